@@ -1,0 +1,130 @@
+"""From a policy to a bundle: quantise, build the shield, record vectors, write every format of the target."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import puffer_edge
+from puffer_edge.device.bundle import IMAGE, POLICY, VECTORS, Bundle
+from puffer_edge.device.target import Target
+from puffer_edge.errors import DoesNotFit, MissingExtra
+from puffer_edge.export import page
+from puffer_edge.export.source import Source
+from puffer_edge.firmware.shared import protocol
+from puffer_edge.integer import image, vectors
+from puffer_edge.integer.image import Image
+from puffer_edge.integer.quantize import measure, quantize
+from puffer_edge.integer.shield import Shield
+from puffer_edge.policy import Policy
+
+SELF_TEST_STEPS = 16
+VECTOR_STEPS = 512
+
+
+def export(
+    policy: Policy,
+    target: Target,
+    out: str | os.PathLike[str],
+    observations: npt.ArrayLike,
+    shield: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Write a bundle.
+
+    Args:
+        policy: the float policy.
+        target: the board.
+        out: the bundle's folder.
+        observations: (N, n_observations) physical observations of the policy's own rollouts, for calibration and vectors.
+        shield: specification of the shield, one mapping a stage.
+        about: further manifest fields, such as the environment's name and returns.
+
+    Returns:
+        the bundle, read back and verified.
+
+    Raises:
+        DoesNotFit: the image is larger than the target's slot, or its working memory than the target's.
+        InvalidInput, RangeError: the policy or shield cannot be put into integers.
+    """
+    seen = np.asarray(observations, np.float64)
+    program = quantize(policy, seen)
+    built = Shield.build(policy.contract, shield)
+    steps = vectors.make(program, built, policy.contract.observe(seen)[0], steps=VECTOR_STEPS)
+    source = Source(policy, Image(policy.contract, program, built, steps.head(SELF_TEST_STEPS)), steps, target)
+    _fits(source)
+    quality = measure(policy, program, seen)
+    files, left_out = _files(source)
+    manifest = {
+        "name": policy.name,
+        "target": target.name,
+        "formats": [name for name in target.formats if name not in left_out],
+        "left_out": left_out,
+        "digests": {
+            "image": source.image.digest.hex(),
+            "contract": policy.contract.digest.hex(),
+            "program": program.digest.hex(),
+            "shield": built.digest.hex(),
+        },
+        "contract": policy.contract.digest.hex(),
+        "shield": {"stages": list(built.stages), "specification": [dict(stage) for stage in shield]},
+        "cost": cost(source),
+        "calibration": {
+            "observations": len(seen),
+            "agreement": round(quality.agreement, 5),
+            "worst_action_error": quality.worst_action_error,
+            "saturated": round(quality.saturated, 6),
+        },
+        "vectors": {"steps": len(steps), "sequences": int((steps.flags & protocol.STEP_RESET).sum()), "self_test_steps": SELF_TEST_STEPS},
+        "versions": {"puffer_edge": puffer_edge.__version__, "protocol": protocol.VERSION, "image": image.VERSION, "numpy": np.__version__, "python": platform.python_version()},
+        "origin": policy.origin,
+        **(about or {}),
+    }  # fmt: skip
+    files["report.html"] = page.bundle_page(source, manifest).encode()
+    return Bundle.write(out, manifest, files)
+
+
+def cost(source: Source) -> dict[str, int]:
+    """Static costs: multiply-accumulates, bytes of the image and of two activation buffers, instructions of the shield."""
+    program = source.image.program
+    return {
+        "macs": program.macs,
+        "image_bytes": len(source.image.data),
+        "program_bytes": len(program.packed),
+        "activation_bytes": 2 * program.activation_bytes,
+        "shield_instructions": source.image.shield.instructions,
+    }
+
+
+def _fits(source: Source) -> None:
+    advice = "try a smaller hidden layer, for example 'puffer-edge train … --hidden 32 32'"
+    needs, target = cost(source), source.target
+    if needs["image_bytes"] > target.image_max_bytes:
+        raise DoesNotFit("KiB of flash for the policy image", round(needs["image_bytes"] / 1024, 1), round(target.image_max_bytes / 1024, 1), target.name, advice)
+    held = needs["image_bytes"] + needs["activation_bytes"]
+    if held > target.ram_for_policy_bytes:
+        raise DoesNotFit("KiB of RAM for the policy", round(held / 1024, 1), round(target.ram_for_policy_bytes / 1024, 1), target.name, advice)
+
+
+def _files(source: Source) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Every file of every format, and the formats left out with the reason."""
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        source.policy.save(Path(folder) / POLICY)
+        files = {IMAGE: source.image.data, VECTORS: source.vectors.pack(), POLICY: (Path(folder) / POLICY).read_bytes()}
+    left_out: dict[str, str] = {}
+    for name in source.target.formats:
+        module = importlib.import_module(f"puffer_edge.export.{name}")
+        try:
+            files |= module.files(source)
+        except MissingExtra as error:
+            left_out[name] = str(error)
+    return files, left_out

@@ -1,0 +1,48 @@
+"""The bundle's own page: what it is, how to put it on the board, the contract, the shield as text, cost and digests."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+from puffer_edge.export.source import Source
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c2430}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem 1rem .2rem 0;text-align:left;vertical-align:top}
+th{font-weight:600;color:#4a5568}pre{background:#f5f6f8;padding:1rem;overflow-x:auto;font-size:13px;line-height:1.4}code{font-size:.9em}"""
+
+
+def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
+    """One self-contained HTML page."""
+    contract, target, shield = source.policy.contract, source.target, source.image.shield
+    observations = "".join(
+        f"<tr><td>{i}</td><td>{ch.name}</td><td>{html.escape(ch.unit)}</td><td>{ch.low:g} … {ch.high:g}</td><td>{ch.fraction_bits}</td></tr>"
+        for i, ch in enumerate(contract.observations)
+    )
+    actions = "".join(
+        f"<tr><td>{j}</td><td>{ch.name}</td><td>{html.escape(ch.unit)}</td><td>{ch.low:g} … {ch.high:g}</td>"
+        f"<td>{ch.fraction_bits}</td><td>{ch.safe:g}</td><td>{ch.initial:g}</td></tr>"
+        for j, ch in enumerate(contract.actions)
+    )
+    cost = "".join(f"<tr><th>{key.replace('_', ' ')}</th><td>{value:,}</td></tr>" for key, value in manifest["cost"].items())
+    digests = "".join(f"<tr><th>{key}</th><td><code>{value}</code></td></tr>" for key, value in manifest["digests"].items())
+    left_out = "".join(f"<p>{name} was left out: {html.escape(why)}</p>" for name, why in manifest["left_out"].items())
+    calibration = manifest["calibration"]
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(source.policy.name)} for {target.name}</title><style>{STYLE}</style>
+<h1>{html.escape(source.policy.name)} for {html.escape(target.title)}</h1>
+<p>{html.escape(target.notes)}</p>{left_out}
+<pre>puffer-edge install {{this folder}} --board sim      # or the port of your board
+puffer-edge check   {{this folder}} --board sim --episodes 10 --report report</pre>
+<h2>Contract</h2>
+<p>{contract.rate_hz:g} Hz base rate, the policy runs every {contract.policy_divider} tick(s); head <b>{contract.head}</b>;
+after more than {contract.staleness_limit} tick(s) without an observation the safe output acts.</p>
+<table><tr><th></th><th>observation</th><th>unit</th><th>range</th><th>fraction bits</th></tr>{observations}</table>
+<table><tr><th></th><th>action</th><th>unit</th><th>range</th><th>fraction bits</th><th>safe</th><th>initial</th></tr>{actions}</table>
+<h2>Integers</h2>
+<p>On {calibration["observations"]:,} calibration observations {calibration["agreement"]:.2%} of the actions agree with the float policy
+(the same choice, or within 1 % of the range).</p><table>{cost}</table>
+<h2>Shield: {", ".join(shield.stages) or "none"}</h2>
+<pre>{html.escape(shield.to_c(f"{source.name}_shield"))}</pre>
+<h2>Digests</h2><table>{digests}</table></html>
+"""

@@ -1,0 +1,80 @@
+"""Policy images in the board's file system: written aside, checked, then made the newest by one rename.
+
+``policy-7.bin`` is the seventh install. The newest that passes every check is used; the one before it stays until the next
+commit. Power may fail at any byte: until the rename the file ``policy.part`` counts for nothing.
+"""
+
+import os
+from hashlib import sha256
+
+from .image import BadDigest, BadImage, Image
+
+PART = "policy.part"
+
+
+class BadOrder(Exception):
+    """The argument is the offset that was expected."""
+
+
+class Store:
+    def __init__(self, folder, feed):
+        self.folder = folder + "/" if folder else ""
+        self.feed = feed
+        self.file = None
+        self.total = self.held = 0
+        self.announced = self.hash = None
+
+    def counts(self):
+        """Install counts on hand, the newest first."""
+        names = [name[7:-4] for name in os.listdir(self.folder or ".") if name.startswith("policy-") and name.endswith(".bin")]
+        return sorted([int(name) for name in names if name.isdigit()], reverse=True)
+
+    def open(self):
+        """The newest sound image and its install count, or None and the count so far."""
+        counts = self.counts()
+        for count in counts:
+            try:
+                return Image(self._path(count), self.feed), count
+            except (BadImage, BadDigest, OSError, MemoryError):
+                pass
+        return None, counts[0] if counts else 0
+
+    def begin(self, total, announced):
+        self.abandon()
+        self.file = open(self.folder + PART, "wb")
+        self.total, self.held, self.announced, self.hash = total, 0, announced, sha256()
+
+    def write(self, at, data):
+        """Returns the bytes held so far."""
+        if self.file is None or at != self.held or at + len(data) > self.total:
+            raise BadOrder(self.held)
+        if self.file.write(data) != len(data):
+            self.abandon()
+            raise OSError(28)  # no space
+        self.hash.update(data)
+        self.held += len(data)
+        return self.held
+
+    def commit(self):
+        """Check what arrived and make it the newest; returns its install count. On any error the old policy stays."""
+        if self.file is None or self.held != self.total:
+            raise BadOrder(self.held)
+        announced, arrived = self.announced, self.hash.digest()
+        self.abandon()
+        if arrived != announced:
+            raise BadDigest()
+        Image(self.folder + PART, self.feed)  # what the flash holds, not what was sent
+        counts = self.counts()
+        count = counts[0] + 1 if counts else 1
+        os.rename(self.folder + PART, self._path(count))
+        for old in counts[1:]:
+            os.remove(self._path(old))
+        return count
+
+    def abandon(self):
+        if self.file:
+            self.file.close()
+        self.file = None
+
+    def _path(self, count):
+        return "%spolicy-%d.bin" % (self.folder, count)

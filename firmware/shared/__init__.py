@@ -1,0 +1,1 @@
+"""Runs on both ends of the line, under CPython and MicroPython."""

@@ -1,0 +1,393 @@
+"""The command line: five verbs (train, export, install, check, and eval beside them) and three lists (targets, envs, doctor)."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from puffer_edge.errors import InvalidInput, PufferEdgeError
+
+OUT = Console()
+SIDE = Console(stderr=True)
+Positional = tyro.conf.Positional
+CALIBRATION_EPISODES = 32
+CALIBRATION_SEED = 7_000_000
+EVALUATION_SEED = 8_000_000
+
+
+def train(
+    environment: Positional[str],
+    steps: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    hidden: tuple[int, ...] | None = None,
+    shield: bool = True,
+    json: bool = False,
+) -> None:
+    """Train a policy with PPO and write a run folder.
+
+    The policy learns behind the environment's default shield, so that it meets the actuator that it will have.
+    Ctrl-C stops early and keeps the best policy so far.
+
+    Args:
+        environment: name of an environment; 'puffer-edge envs' lists them.
+        steps: environment steps; the preset of the environment where not given.
+        seed: of everything random.
+        out: folder of the run; runs/ENVIRONMENT-SEED where not given.
+        hidden: widths of the hidden layers, for example --hidden 32 32.
+        shield: train behind the default shield (--no-shield: without any).
+        json: print the result as JSON.
+    """
+    from puffer_edge import envs
+    from puffer_edge.train import train as run_training
+    from puffer_edge.train.settings import preset
+
+    env = envs.load(environment)
+    settings = preset(environment)
+    changes = {k: v for k, v in (("steps", steps), ("hidden", hidden)) if v is not None}
+    settings = settings.from_dict({**settings.to_dict(), **changes})
+    folder = out or Path("runs") / f"{environment}-{seed}"
+    with _bar("training") as advance:
+
+        def progress(report: Any) -> bool:
+            advance(report.steps, report.total, f"return {report.ep_rew_mean:8.1f}  {report.steps_per_second:9,.0f} steps/s")
+            return True
+
+        run = run_training(env, seed=seed, out=folder, shield=shield, progress=progress, settings=settings)
+    result = {"run": str(folder), "environment": env.name, "seed": seed, **run.result}
+    _print(json, result, lambda: _show_training(result))
+    if run.result["status"] == "interrupted":
+        raise SystemExit(130)
+
+
+def _show_training(result: dict[str, Any]) -> None:
+    OUT.print(f"trained {result['environment']} for {result['steps']:,} steps in {result['seconds']:.1f} s: {result['status']}; saved in {result['run']}")
+    for key, words in (("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield")):
+        found = result[key]
+        if found:
+            low, high = found["interval"]
+            OUT.print(f"  return {found['return']:.1f} (95 % interval {low:.1f} … {high:.1f}) {words}, {found['episodes']} fresh episodes")
+    name = f"{result['environment']}-rp2040"
+    OUT.print(f"next: puffer-edge export {result['run']} --target rp2040 --out build/{name}", soft_wrap=True)
+
+
+def evaluate(run: Positional[Path], integer: bool = False, shield: bool = True, episodes: int = 100, seed: int = EVALUATION_SEED, json: bool = False) -> None:
+    """Returns of a trained policy, in float and, with --integer, in integers beside it.
+
+    Float and integers start from the same states, so their difference is the quantisation's.
+
+    Args:
+        run: a run folder, or a policy.safetensors.
+        integer: put the policy into integers and run what a device would compute.
+        shield: behind the environment's default shield (--no-shield: without any).
+        episodes: how many.
+        seed: of the start states.
+        json: print the result as JSON.
+    """
+    from puffer_edge.envs import closed_loop
+    from puffer_edge.integer.quantize import quantize
+    from puffer_edge.integer.reference import InFloat, Runner
+
+    if episodes < 1 or seed < 0:
+        raise InvalidInput(f"episodes must be at least 1 and seed not negative, not {episodes} and {seed}")
+    policy, env = _policy(run)
+    guard = _shield(env, shield)
+    kinds: dict[str, Any] = {"float": InFloat(policy)}
+    if integer:
+        kinds["integer"] = quantize(policy, _rollout(env, policy, guard))
+    found = {name: closed_loop.run(env, Runner(proposer, guard, episodes), seed) for name, proposer in kinds.items()}
+    result = {"environment": env.name, "shield": list(guard.stages), "episodes": episodes, "seed": seed}
+    result |= {name: episodes_of.summary(guard.stages) for name, episodes_of in found.items()}
+
+    def show() -> None:
+        table = Table("", "return", "95 % interval", "lowest", "cost", "steps the shield acted", box=None, pad_edge=False)
+        for name in found:
+            row = result[name]
+            acted = ", ".join(f"{k} {v}" for k, v in row["interventions"].items() if v) or "0"
+            low, high = row["interval"]
+            table.add_row(name, f"{row['return']:.2f}", f"{low:.2f} … {high:.2f}", f"{row['lowest']:.2f}", f"{row['cost']:.2f}", acted)
+        OUT.print(f"{env.name}, {episodes} episodes, {'shield ' + ' → '.join(guard.stages) if guard.stages else 'no shield'}")
+        OUT.print(table)
+
+    _print(json, result, show)
+
+
+def export(run: Positional[Path], target: str, out: Path, shield: bool = True, json: bool = False) -> None:
+    """Put a trained policy into integers and write a bundle for a target.
+
+    Args:
+        run: a run folder, or a policy.safetensors.
+        target: name of a target; 'puffer-edge targets' lists them.
+        out: folder of the bundle.
+        shield: put the environment's default shield before the actuator (--no-shield: the contract's range alone).
+        json: print the manifest as JSON.
+    """
+    from puffer_edge.device import target as targets
+    from puffer_edge.export.bundle import export as write
+
+    board = targets.load(target)
+    policy, env = _policy(run)
+    guard = _shield(env, shield)
+    if not shield:
+        SIDE.print("[yellow]without a shield: nothing but the contract's range stands between the policy and the actuator[/]")
+    bundle = write(policy, board, out, _rollout(env, policy, guard), guard.specification, {"environment": env.name})
+    manifest = dict(bundle.manifest)
+
+    def show() -> None:
+        cost, calibration = manifest["cost"], manifest["calibration"]
+        OUT.print(f"bundle for {board.title}: {bundle.path}")
+        OUT.print(f"  {cost['macs']:,} multiply-accumulates, image {cost['image_bytes']:,} bytes, shield {' → '.join(guard.stages) or 'none'}")
+        OUT.print(f"  {calibration['agreement']:.2%} of {calibration['observations']:,} actions as in float; {len(manifest['files'])} files")
+        for name, why in manifest["left_out"].items():
+            OUT.print(f"  [yellow]{name} left out: {why}[/]")
+        for name in manifest["files"]:
+            if name.endswith(".uf2"):
+                OUT.print(f"  drag onto the Pico: {bundle.path / name}")
+        OUT.print(f"next: puffer-edge install {bundle.path} --board sim", soft_wrap=True)
+
+    _print(json, manifest, show)
+
+
+def install(bundle: Positional[Path], board: str, json: bool = False) -> None:
+    """Install a bundle's policy and shield on a board, over its serial line.
+
+    The old policy runs until the new one is there whole and has passed its own test vectors.
+
+    Args:
+        bundle: a bundle folder.
+        board: 'sim', a serial port (/dev/ttyACM0, COM3), or socket://HOST:PORT.
+        json: print the result as JSON.
+    """
+    from puffer_edge.device.board import open_board
+    from puffer_edge.device.bundle import Bundle
+
+    held = Bundle.load(bundle)
+    with _bar("installing") as advance, open_board(board, held) as device:
+        device.install(held.image.data, lambda done, total: advance(done, total, ""))
+        identity = device.identity.summary()
+    result = {"board": identity, "target": held.target, "bytes": len(held.image.data), "image": held.image.digest.hex()}
+    _print(json, result, lambda: OUT.print(f"installed {len(held.image.data):,} bytes on {identity['target']} ({identity['unique_id']}); its self-test passed"))
+
+
+def check(bundle: Positional[Path], board: str, episodes: int = 10, seed: int = EVALUATION_SEED, report: Path | None = None, json: bool = False) -> None:
+    """Prove on the line that a board does what the reference does.
+
+    Replays the bundle's vectors on the board, then lets it drive the simulated plant in lock-step, and compares every bit.
+    Exit code 0 when all agree, 8 when a step differs.
+
+    Args:
+        bundle: the bundle that is installed.
+        board: 'sim', a serial port, or socket://HOST:PORT. A simulated board is given the policy first.
+        episodes: closed-loop episodes.
+        seed: of the start states.
+        report: folder for report.html, report.png, trace.npz and check.json.
+        json: print the result as JSON.
+    """
+    from puffer_edge import envs
+    from puffer_edge.device.board import open_board
+    from puffer_edge.device.bundle import Bundle
+    from puffer_edge.hil.check import check as run_check
+    from puffer_edge.hil.report import require_matplotlib, write_report
+
+    if episodes < 1 or seed < 0:
+        raise InvalidInput(f"episodes must be at least 1 and seed not negative, not {episodes} and {seed}")
+    held = Bundle.load(bundle)
+    env = envs.load(held.environment)
+    if report:
+        require_matplotlib()
+    with _bar("checking") as advance, open_board(board, held) as device:
+        result = run_check(held, device, env, episodes, seed, lambda stage, done, total: advance(done, total, stage))
+    summary = result.summary()
+    if report:
+        summary["report"] = str(write_report(result, held.image.contract, report))
+    _print(json, summary, lambda: _show_check(summary))
+    if result.mismatches:
+        raise SystemExit(8)
+
+
+def _show_check(summary: dict[str, Any]) -> None:
+    same = summary["mismatches"] == 0
+    OUT.print(f"[{'green' if same else 'red'}]{summary['mismatches']} mismatches[/] in {summary['vectors']} vector and {summary['steps']} closed-loop steps")
+    if not same:
+        OUT.print(f"  first: {summary['first_difference']}", soft_wrap=True)
+    OUT.print(f"  return: float {summary['return_float']}, integer {summary['return_integer']}, device {summary['return_device']}")
+    acted = ", ".join(f"{k} {v}" for k, v in summary["interventions_by_reason"].items() if v)
+    OUT.print(f"  the shield acted on {summary['interventions']} steps{': ' + acted if acted else ''}")
+    trip = summary["round_trip_us"]
+    OUT.print(f"  round trip: median {trip['median']:.0f} µs, 99 % below {trip['p99']:.0f} µs")
+    if summary["ticks_cycles"]:
+        OUT.print(
+            f"  cycles a tick ({summary['cycles_are']}): median {summary['ticks_cycles']['median']:,}"
+            f" (network {summary['policy_cycles']['median']:,}, shield {summary['shield_cycles']['median']:,}), most {summary['ticks_cycles']['max']:,}"
+        )
+    if summary.get("simulated"):
+        OUT.print(f"  simulated: {summary['simulated']}", soft_wrap=True)
+    if summary.get("report"):
+        OUT.print(f"  report: {summary['report']}", soft_wrap=True)
+
+
+def targets(json: bool = False) -> None:
+    """List the targets.
+
+    Args:
+        json: print as JSON.
+    """
+    from dataclasses import asdict
+
+    from puffer_edge.device import target
+
+    found = [target.load(name) for name in target.names()]
+
+    def show() -> None:
+        table = Table("target", "board", "flash KiB", "RAM KiB", "firmware", "simulated as", box=None, pad_edge=False)
+        for t in found:
+            table.add_row(t.name, t.title, str(t.flash_kib), str(t.ram_kib), t.firmware, t.simulator.says)
+        OUT.print(table)
+
+    _print(json, [asdict(t) for t in found], show)
+
+
+def environments(json: bool = False) -> None:
+    """List the environments.
+
+    Args:
+        json: print as JSON.
+    """
+    from puffer_edge import envs
+
+    found = [envs.load(name) for name in envs.names()]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": e.name,
+            "observations": [f"{c.name} [{c.unit}]" for c in e.contract.observations],
+            "actions": [f"{c.name} [{c.unit}]" for c in e.contract.actions],
+            "head": e.contract.head,
+            "rate_hz": e.contract.rate_hz,
+            "solved": e.solved,
+            "shield": [str(stage["stage"]) for stage in e.shield],
+        }
+        for e in found
+    ]
+
+    def show() -> None:
+        table = Table("environment", "observes", "drives", "head", "Hz", "solved at", "default shield", box=None, pad_edge=False)
+        for r in rows:
+            observed, driven = (escape(", ".join(r[key])) for key in ("observations", "actions"))
+            table.add_row(r["name"], observed, driven, r["head"], f"{r['rate_hz']:g}", f"{r['solved']:g}", " → ".join(r["shield"]))
+        OUT.print(table)
+
+    _print(json, rows, show)
+
+
+def doctor(json: bool = False) -> None:
+    """What is installed, what is missing, and how to get it.
+
+    Args:
+        json: print as JSON.
+    """
+    from dataclasses import asdict
+
+    from puffer_edge.device import doctor as checks
+
+    found = checks.checks()
+
+    def show() -> None:
+        for c in found:
+            OUT.print(f"[{'green' if c.ok else 'yellow'}]{'ok     ' if c.ok else 'missing'}[/] {c.name}: {c.found}", soft_wrap=True)
+            if not c.ok:
+                OUT.print(f"         → {c.fix}", soft_wrap=True)
+
+    _print(json, [asdict(c) for c in found], show)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "eval": evaluate,
+    "export": export,
+    "install": install,
+    "check": check,
+    "targets": targets,
+    "envs": environments,
+    "doctor": doctor,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 fine, 2 wrong input, 130 Ctrl-C, others by kind of error (see errors.py)."""
+    args = sys.argv[1:] if arguments is None else arguments
+    if args in (["--version"], ["-V"]):
+        from puffer_edge import __version__
+
+        print(__version__)
+        return
+    try:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="puffer-edge", description=__doc__, args=args)
+    except PufferEdgeError as error:
+        _fail(args, type(error).__name__, str(error), error.exit_code)
+    except OSError as error:
+        _fail(args, "OSError", f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}", 1)
+    except KeyboardInterrupt:
+        _fail(args, "Interrupted", "stopped by Ctrl-C", 130)
+
+
+def _fail(args: list[str], kind: str, message: str, code: int) -> None:
+    if "--json" in args:
+        print(jsonlib.dumps({"error": kind, "message": message}))
+    SIDE.print(f"[red]error:[/] {message}", soft_wrap=True, highlight=False)
+    raise SystemExit(code)
+
+
+def _print(as_json: bool, result: Any, show: Callable[[], None]) -> None:
+    if as_json:
+        print(jsonlib.dumps(result, indent=1))
+    else:
+        show()
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    columns = [TextColumn(what), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), TextColumn("{task.fields[note]}"), TimeElapsedColumn()]
+    with Progress(*columns, console=SIDE, transient=True) as progress:
+        task = progress.add_task(what, total=1, note="")
+        yield lambda done, total, text: progress.update(task, completed=done, total=total, note=text)
+
+
+def _policy(run: Path) -> tuple[Any, Any]:
+    """The policy of a run folder or file, and its environment."""
+    from puffer_edge import envs
+    from puffer_edge.policy import Policy
+
+    policy = Policy.load(run / "policy.safetensors" if run.is_dir() else run)
+    name = policy.origin.get("environment")
+    if not isinstance(name, str):
+        raise InvalidInput(f"{run} does not say which environment it belongs to")
+    return policy, envs.load(name)
+
+
+def _shield(env: Any, wanted: bool) -> Any:
+    from puffer_edge.integer.shield import Shield
+
+    return Shield.build(env.contract, env.shield if wanted else ())
+
+
+def _rollout(env: Any, policy: Any, guard: Any) -> Any:
+    """Physical observations of the policy's own rollouts."""
+    from puffer_edge.envs import closed_loop
+    from puffer_edge.integer.reference import InFloat, Runner
+
+    episodes = closed_loop.run(env, Runner(InFloat(policy), guard, CALIBRATION_EPISODES), CALIBRATION_SEED)
+    return env.contract.physical_observation(episodes.observations)
+
+
+if __name__ == "__main__":
+    main()

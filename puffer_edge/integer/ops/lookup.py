@@ -1,0 +1,67 @@
+"""Lookup: any int8 function by a table of 256 entries; tanh is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from puffer_edge.errors import BundleError, RangeError
+from puffer_edge.integer.ops import Array, Header, Reader, packed
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """``table[x + 128]``.
+
+    Attributes:
+        table: (256,) int8.
+        width: number of values.
+    """
+
+    KIND: ClassVar[int] = 3
+
+    table: Array
+    width: int
+
+    @property
+    def n_in(self) -> int:
+        return self.width
+
+    @property
+    def n_out(self) -> int:
+        return self.width
+
+    @property
+    def macs(self) -> int:
+        return 0
+
+    @property
+    def out_bytes(self) -> int:
+        return 1
+
+    def check(self) -> None:
+        if self.table.shape != (256,):
+            raise RangeError(f"a lookup table has 256 entries, not {self.table.shape}")
+
+    def run(self, x: Array) -> Array:
+        result: Array = self.table[x.astype(np.int64) + 128]
+        return result
+
+    def pack(self) -> bytes:
+        return packed(Header(self.KIND, 0, self.width, self.width, 0, -128, 127), ("i1", self.table))
+
+    @staticmethod
+    def unpack(h: Header, reader: Reader) -> Lookup:
+        """The rest of a packed lookup."""
+        if h.n_in != h.n_out or h.flags:
+            raise BundleError("a lookup's header is inconsistent")
+        return Lookup(reader.array("i1", 256), h.n_in)
+
+    @staticmethod
+    def tanh(scale: float, width: int) -> Lookup:
+        """tanh of ``scale · x`` with results in units of 1/128: float64, half away from zero."""
+        y = np.tanh(scale * np.arange(-128, 128, dtype=np.float64)) * 128.0
+        table = np.clip(np.sign(y) * np.floor(np.abs(y) + 0.5), -128, 127).astype(np.int8)
+        return Lookup(table, width)

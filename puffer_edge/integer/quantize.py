@@ -1,0 +1,200 @@
+"""Policy to program: scales from calibration observations, then int8 weights, int8 activations and an int16 head.
+
+The scheme is TensorFlow Lite's full-integer one (Jacob et al., 2018, arXiv 1712.05877) with per-channel weights; the
+normaliser becomes the input step, whose per-feature ranges are folded into the first layer's weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from puffer_edge.errors import InvalidInput, RangeError
+from puffer_edge.integer.ops import Array, Op
+from puffer_edge.integer.ops.affine import Affine
+from puffer_edge.integer.ops.argmax import Argmax
+from puffer_edge.integer.ops.dense import LIFT, Dense, Scales
+from puffer_edge.integer.ops.input import Input
+from puffer_edge.integer.ops.lookup import Lookup
+from puffer_edge.integer.ops.lookup16 import TANH_SCALE, Lookup16
+from puffer_edge.integer.program import Program
+from puffer_edge.integer.rounding import multiplier_and_shift
+from puffer_edge.policy import Layer, Policy
+from puffer_edge.spaces import OBSERVATION_LIMIT, Floats, fixed
+
+INPUT_SCALE = float(np.float32(1 / 127))
+INPUT_MARGIN = 1.25
+"""Observations up to this factor beyond the calibration's do not saturate."""
+TANH_REACH = 4.0
+"""tanh beyond ±4 is ±1 to within one step of int8: finer steps inside are worth more."""
+BIAS_LIMIT = 2**22
+"""Keeps a row's bias small enough for the lifted accumulator of the head."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How well a program follows its policy on the calibration observations.
+
+    Attributes:
+        program: the result.
+        agreement: share of observations with the same discrete choice; for continuous heads, within 1 % of the range.
+        worst_action_error: largest difference of an action, in physical units.
+        saturated: share of input values that the int8 input clamps.
+    """
+
+    program: Program
+    agreement: float
+    worst_action_error: float
+    saturated: float
+
+
+def quantize(policy: Policy, observations: npt.ArrayLike) -> Program:
+    """A policy in integers, calibrated on observations of its own rollouts.
+
+    Args:
+        policy: the float policy.
+        observations: (N, n_observations) physical observations; more and more varied ones give better scales.
+
+    Raises:
+        InvalidInput: no observations, or NaN or infinite ones.
+        RangeError: a scale does not fit 31 bits and a shift, or an accumulator int32.
+    """
+    seen = np.asarray(observations, np.float64)
+    if seen.ndim != 2 or not len(seen):
+        raise InvalidInput(f"calibration needs observations of shape (N, {policy.contract.n_observations}), not {seen.shape}")
+    ints, _, invalid = policy.contract.observe(seen)
+    if invalid.any():
+        raise InvalidInput(f"{int(invalid.sum())} calibration observations are NaN or infinite")
+    z = policy.normalizer(policy.contract.physical_observation(ints))
+    reach = _feature_reach(policy, z)
+    ops: list[Op] = [_input_step(policy, reach)]
+    x, scale, zero = z, INPUT_SCALE, 0
+    layers = [*policy.layers]
+    layers[0] = Layer(layers[0].weight * reach, layers[0].bias, layers[0].activation)
+    x = z / reach
+    for layer in layers[:-1]:
+        y = x @ layer.weight.T + layer.bias
+        dense, scale, zero = _hidden(layer, y, scale, zero)
+        ops.append(dense)
+        if layer.activation == "tanh":
+            ops.append(Lookup.tanh(scale, dense.n_out))
+            scale, zero = 1 / 128, 0
+        x = np.maximum(y, 0) if layer.activation == "relu" else np.tanh(y) if layer.activation == "tanh" else y
+    ops += _head(policy, layers[-1], x @ layers[-1].weight.T + layers[-1].bias, scale, zero)
+    return Program(policy.contract, tuple(ops))
+
+
+def measure(policy: Policy, program: Program, observations: npt.ArrayLike) -> Quantization:
+    """Compare a program with its policy, observation by observation.
+
+    Args:
+        policy: the float policy.
+        program: its integers.
+        observations: (N, n_observations) physical observations.
+    """
+    c = policy.contract
+    ints, _, _ = c.observe(observations)
+    wanted = policy.act(c.physical_observation(ints))
+    got = c.physical_action(program.run(ints))
+    error = np.abs(got - wanted)
+    span = np.array([ch.high - ch.low for ch in c.actions])
+    first = program.ops[0].run(ints)
+    return Quantization(program, float((error <= 0.01 * span).all(1).mean()), float(error.max()), float((np.abs(first) >= 127).mean()))
+
+
+def _feature_reach(policy: Policy, z: Floats) -> Floats:
+    """(n,) largest normalised magnitude that the int8 input must represent."""
+    c, norm = policy.contract, policy.normalizer
+    corners = np.stack([norm(c.physical_observation(bound)) for bound in (c.observation_low, c.observation_high)])
+    attainable = np.maximum(np.abs(corners).max(0), 1e-6)
+    seen = np.abs(z).max(0) * INPUT_MARGIN
+    reach: Floats = np.where(seen > 1e-6, np.minimum(seen, attainable), attainable)
+    return reach
+
+
+def _input_step(policy: Policy, reach: Floats) -> Input:
+    c, norm = policy.contract, policy.normalizer
+    mean = [fixed(v, ch.fraction_bits, OBSERVATION_LIMIT, f"mean of {ch.name}") for v, ch in zip(norm.mean, c.observations)]
+    factors = 127.0 / (reach * norm.std * np.exp2(c.observation_bits))
+    scales = [multiplier_and_shift(float(f)) for f in factors]
+    for ch, (_, shift) in zip(c.observations, scales):
+        if shift < -30:
+            raise RangeError(f"{ch.name} needs more than its {ch.fraction_bits} fraction bits: one step of it spans the whole input")
+    return Input(np.array(mean, np.int32), np.array([m for m, _ in scales], np.int32), np.array([s for _, s in scales], np.int8), 0, -127, 127)
+
+
+def _weights(layer: Layer, scale_in: float) -> tuple[Array, Array, Floats]:
+    """int8 weights, int32 biases and per-row weight scales (float32 values)."""
+    largest = np.abs(layer.weight).max(1)
+    scale = np.maximum(largest / 127.0, np.abs(layer.bias) / (scale_in * BIAS_LIMIT))
+    scale = np.float32(np.where(scale > 0, scale, 1.0)).astype(np.float64)
+    weight = np.clip(np.rint(layer.weight / scale[:, None]), -127, 127).astype(np.int8)
+    bias = np.rint(layer.bias / (scale_in * scale)).astype(np.int64)
+    return weight, bias, scale
+
+
+def _hidden(layer: Layer, y: Floats, scale_in: float, zero_in: int) -> tuple[Dense, float, int]:
+    """An int8 layer, and the scale and zero point of its output."""
+    weight, bias, scale_w = _weights(layer, scale_in)
+    floor = scale_in * float(scale_w.max()) * (1 + 1e-6)
+    if layer.activation == "relu":
+        scale, zero = max(float(y.max()), 0.0) / 255.0, -128
+    elif layer.activation == "tanh":
+        scale, zero = min(float(np.abs(y).max()), TANH_REACH) / 127.0, 0
+    else:
+        low, high = min(float(y.min()), 0.0), max(float(y.max()), 0.0)
+        scale = (high - low) / 255.0
+        zero = int(np.clip(np.rint(-128 - low / scale), -128, 127)) if scale > floor else 0
+    scale = float(np.float32(max(scale, floor)))
+    scales = Scales(scale_in, scale_w, scale)
+    multiplier, shift = scales.multipliers(wide=False)
+    folded = (bias - zero_in * weight.astype(np.int64).sum(1)).astype(np.int32)
+    low_out = zero if layer.activation == "relu" else -128
+    return Dense(weight, folded, multiplier, shift, zero, low_out, 127, False, zero_in, scales), scale, zero
+
+
+def _head(policy: Policy, layer: Layer, y: Floats, scale_in: float, zero_in: int) -> list[Op]:
+    """The int16 layer and what follows it."""
+    c, head = policy.contract, policy.head
+    if head.kind != "discrete":
+        sign = np.where(head.scale < 0, -1.0, 1.0)
+        layer, y = Layer(layer.weight * sign[:, None], layer.bias * sign, "none"), y * sign
+    weight, bias, scale_w = _weights(layer, scale_in)
+    lifted = float(np.float32(scale_in) / np.float32(1 << LIFT))
+    floor = lifted * float(scale_w.max()) * (1 + 1e-6)
+    if head.kind == "tanh":
+        if floor > TANH_SCALE:
+            raise RangeError(f"the last layer's weights are too large for a tanh head: one step is {floor:g} of its input, at most {TANH_SCALE:g}")
+        scale = TANH_SCALE
+    elif head.kind == "clip":
+        scale = max(_clip_reach(policy, y) / 32767.0, floor)
+    else:
+        scale = max(float(np.abs(y).max()) * INPUT_MARGIN / 32767.0, floor)
+    scale = float(np.float32(scale))
+    scales = Scales(scale_in, scale_w, scale)
+    multiplier, shift = scales.multipliers(wide=True)
+    folded = (bias - zero_in * weight.astype(np.int64).sum(1)).astype(np.int32)
+    ops: list[Op] = [Dense(weight, folded, multiplier, shift, 0, -32768, 32767, True, zero_in, scales)]
+    if head.kind == "discrete":
+        return [*ops, Argmax(c.level_ints)]
+    if head.kind == "tanh":
+        ops.append(Lookup16.tanh(len(bias)))
+        scale = 2.0**-15
+    pairs = [multiplier_and_shift(float(abs(g) * scale * 2.0**ch.fraction_bits)) for g, ch in zip(head.scale, c.actions)]
+    for ch, (_, s) in zip(c.actions, pairs):
+        if s < -15:
+            raise RangeError(f"{ch.name} has too many fraction bits ({ch.fraction_bits}) for a 16-bit head: use fewer")
+    offset = np.rint(head.offset * np.exp2(c.action_bits)).astype(np.int32)
+    affine = Affine(np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int8), offset, c.action_low, c.action_high)
+    return [*ops, affine]
+
+
+def _clip_reach(policy: Policy, y: Floats) -> float:
+    """Largest output magnitude that matters: beyond it every action is clamped."""
+    c, head = policy.contract, policy.head
+    low, high = np.array([ch.low for ch in c.actions]), np.array([ch.high for ch in c.actions])
+    span = np.maximum(np.abs(low - head.offset), np.abs(high - head.offset))
+    needed = np.where(head.scale != 0, span / np.where(head.scale == 0, 1.0, np.abs(head.scale)), 0.0)
+    return float(max(np.minimum(needed * 1.02, np.abs(y).max(0) * INPUT_MARGIN).max(), 1e-6))

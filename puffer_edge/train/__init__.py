@@ -1,0 +1,6 @@
+"""Training: an environment in, a policy out. torch is imported by ``loop``, ``nets`` and ``algorithms`` alone, when they are used."""
+
+from puffer_edge.train.run import Run, algorithm_names, train
+from puffer_edge.train.settings import PPOSettings, preset
+
+__all__ = ["PPOSettings", "Run", "algorithm_names", "preset", "train"]

@@ -1,0 +1,257 @@
+"""The loop that every on-policy algorithm shares: collect a rollout, update, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import puffer_edge
+from puffer_edge import envs
+from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.plant import Plant
+from puffer_edge.errors import InvalidInput
+from puffer_edge.integer.shield import Shield
+from puffer_edge.policy import Head, Policy
+from puffer_edge.spaces import Floats
+from puffer_edge.train.nets.actor_critic import ActorCritic
+from puffer_edge.train.normalize import Moments, RewardScale
+from puffer_edge.train.rollout import Rollout
+from puffer_edge.train.settings import PPOSettings, preset
+
+RECENT = 100
+"""Episodes over which ``ep_rew_mean`` is the mean."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback is told after each update.
+
+    Attributes:
+        steps: environment steps done.
+        total: steps of the whole training.
+        seconds: wall time of this call of ``learn``, callbacks included.
+        steps_per_second: since the update before, callbacks not included.
+        ep_rew_mean: mean return of the last 100 training episodes, sampled actions; NaN before the first has ended.
+        metrics: everything that is logged; NaN where there is no number yet.
+    """
+
+    steps: int
+    total: int
+    seconds: float
+    steps_per_second: float
+    ep_rew_mean: float
+    metrics: Mapping[str, float]
+
+
+Callback = Callable[[Progress], "bool | None"]
+
+
+class Learner:
+    """State of a training: plant, networks, optimiser, normaliser and generators. A subclass adds ``update``.
+
+    Args:
+        environment: the task, or its name.
+        settings: None takes the environment's preset.
+        seed: of weights, action noise, minibatches and episodes, each with a stream of its own.
+        shield: True trains behind the environment's default shield, False behind none, a specification behind that.
+
+    Attributes:
+        steps: environment steps done.
+        last_good: the policy after the last update whose numbers were all finite.
+
+    Raises:
+        InvalidInput: unknown environment, or a setting, seed or specification that is wrong.
+    """
+
+    name = "none"
+
+    def __init__(
+        self,
+        environment: Environment | str,
+        settings: PPOSettings | None = None,
+        *,
+        seed: int = 0,
+        shield: bool | Sequence[Mapping[str, Any]] = True,
+    ) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InvalidInput(f"a seed is a whole number that is not negative, not {seed!r}")
+        self.environment = envs.load(environment) if isinstance(environment, str) else environment
+        self.settings = settings or preset(self.environment.name)
+        self.seed = seed
+        specification = (self.environment.shield if shield else ()) if isinstance(shield, bool) else shield
+        self.shield = Shield.build(self.environment.contract, specification)
+        weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
+        contract, s = self.environment.contract, self.settings
+        with _one_thread():
+            self.net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(weights))
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=s.learning_rate, eps=1e-5, fused=True)
+        self.plant = Plant(self.environment, s.rows, episodes, self.shield)
+        self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
+        self.moments = Moments((contract.n_observations,))
+        self.reward_scale = RewardScale(s.rows, s.discount) if s.scale_reward else None
+        self.steps = 0
+        self.episode_return = np.zeros(s.rows)
+        self.recent_returns: deque[float] = deque(maxlen=RECENT)
+        self.recent_lengths: deque[int] = deque(maxlen=RECENT)
+        self._rollout = Rollout(contract, s.horizon, s.rows)
+        channels = contract.actions
+        self._scale = np.array([(c.high - c.low) / 2 for c in channels])
+        self._offset = np.array([(c.high + c.low) / 2 for c in channels])
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the moments as they are now into the normaliser, and the policy as it is now for good."""
+        self._normalizer = self.moments.normalizer()
+        self.last_good = self.policy()
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learn from one rollout; returns statistics by name."""
+        raise NotImplementedError
+
+    def learn(self, steps: int | None = None, callback: Callback | None = None) -> Learner:
+        """Train on.
+
+        Args:
+            steps: environment steps to add, rounded up to whole rollouts; None goes on to ``settings.steps``.
+            callback: called after each update; what it raises ends the training, False ends it in peace.
+
+        Raises:
+            InvalidInput: a reward, a loss or a weight became NaN or infinite; ``last_good`` is from before.
+        """
+        target = self.settings.steps if steps is None else self.steps + steps
+        start = time.perf_counter()
+        with _one_thread():
+            while self.steps < target:
+                began = time.perf_counter()
+                rollout = self._collect()
+                statistics = self.update(rollout)
+                self._finish(rollout, statistics)
+                rate = rollout.reward.size / (time.perf_counter() - began)
+                metrics = self._metrics(rollout, statistics, rate)
+                progress = Progress(self.steps, target, time.perf_counter() - start, rate, metrics["ep_rew_mean"], metrics)
+                if callback is not None and callback(progress) is False:
+                    break
+        return self
+
+    def inputs(self, observation: Floats) -> torch.Tensor:
+        """(B, n) physical observations as what the networks take."""
+        return torch.from_numpy(self._normalizer(observation).astype(np.float32))
+
+    def physical(self, action: npt.NDArray[Any]) -> Floats:
+        """Sampled (N,) choices or (N, m) outputs as (N, m) physical proposals."""
+        contract = self.environment.contract
+        if contract.head == "discrete":
+            physical: Floats = np.asarray(contract.levels, np.float64)[action]
+        else:
+            physical = self._offset + self._scale * (np.tanh(action) if contract.head == "tanh" else action)
+        return physical
+
+    def predict(self, observation: npt.ArrayLike, deterministic: bool = True) -> Floats:
+        """Physical actions (N, m) for physical observations (N, n), or (m,) for (n,): what would be deployed, or sampled."""
+        x = np.asarray(observation, np.float64)
+        if deterministic:
+            return self.policy().act(x)
+        with torch.inference_mode():
+            action = self.net.distribution(self.inputs(np.atleast_2d(x))).sample(self.noise_rng).numpy()
+        return self.physical(action).reshape(*x.shape[:-1], -1)
+
+    def policy(self) -> Policy:
+        """The deployable actor as it is now.
+
+        Raises:
+            InvalidInput: a weight is NaN or infinite.
+        """
+        contract = self.environment.contract
+        origin = {
+            "environment": self.environment.name,
+            "algorithm": self.name,
+            "seed": self.seed,
+            "steps": self.steps,
+            "shield": [dict(stage) for stage in self.shield.specification],
+            "versions": {"puffer_edge": puffer_edge.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        }
+        return Policy(contract, self.net.layers(), self._normalizer, Head(contract.head, self._scale, self._offset), origin)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything that ``load`` needs to go on to the same bits, as one safetensors file."""
+        from puffer_edge.train import checkpoint
+
+        checkpoint.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], environment: Environment | None = None) -> Learner:
+        """Read what ``save`` wrote; the environment is looked up by name unless given.
+
+        Raises:
+            InvalidInput: there is no such file, or no such environment.
+            BundleError: the file is damaged, from a newer version or another algorithm.
+        """
+        from puffer_edge.train import checkpoint
+
+        return checkpoint.load(cls, path, environment)
+
+    def _collect(self) -> Rollout:
+        rollout, plant = self._rollout, self.plant
+        observation = self.environment.contract.physical_observation(plant.last)
+        for t in range(self.settings.horizon):
+            with torch.inference_mode():
+                action = self.net.distribution(self.inputs(observation)).sample(self.noise_rng).numpy()
+            lengths = plant.elapsed + 1
+            step = plant.step(self.physical(action))
+            rollout.write(t, observation, action, step)
+            self.episode_return += step.reward
+            for row in np.flatnonzero(step.terminated | step.truncated):
+                self.recent_returns.append(float(self.episode_return[row]))
+                self.recent_lengths.append(int(lengths[row]))
+                self.episode_return[row] = 0.0
+            observation = step.observation
+        if not np.isfinite(rollout.reward).all():
+            raise InvalidInput(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
+        if self.reward_scale is not None:
+            self.reward_scale.update(rollout.reward, rollout.terminated | rollout.truncated)
+        return rollout
+
+    def _finish(self, rollout: Rollout, statistics: Mapping[str, float]) -> None:
+        """Count the steps, take the observations into the normaliser, and see that no number has run away."""
+        self.steps += rollout.reward.size
+        bad = [name for name in ("policy_loss", "value_loss") if not np.isfinite(statistics.get(name, 0.0))]
+        bad += [name for name, p in self.net.named_parameters() if not bool(torch.isfinite(p).all())]
+        if bad:
+            raise InvalidInput(
+                f"the training diverged at step {self.steps}: {', '.join(bad)} is NaN or infinite; "
+                f"the policy of step {self.last_good.origin['steps']} is kept; try a lower learning_rate than {self.settings.learning_rate:g}"
+            )
+        self.moments.update(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
+        self.refresh()
+
+    def _metrics(self, rollout: Rollout, statistics: Mapping[str, float], rate: float) -> dict[str, float]:
+        nan = float("nan")
+        return {
+            "steps": self.steps,
+            "ep_rew_mean": float(np.mean(self.recent_returns)) if self.recent_returns else nan,
+            "ep_len_mean": float(np.mean(self.recent_lengths)) if self.recent_lengths else nan,
+            "cost_rate": float(rollout.cost.mean()),
+            "intervention_rate": float((rollout.stages != 0).mean()),
+            **statistics,
+            "steps_per_second": rate,
+        }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: faster below minibatches of some 4,000, and the same bits on any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

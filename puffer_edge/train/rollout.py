@@ -1,0 +1,47 @@
+"""The buffers of one rollout, allocated once and written in place."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from puffer_edge.contract import Contract
+from puffer_edge.envs.plant import StepResult
+from puffer_edge.spaces import Floats
+
+
+class Rollout:
+    """T steps of N rows.
+
+    Attributes:
+        observation: (T, N, n) physical observation that was acted on.
+        final_observation: (T, N, n) physical observation that followed, before any reset.
+        action: what the policy sampled: (T, N) int64 choices, or (T, N, m) float32 outputs; log-probabilities belong to it.
+        applied: (T, N, m) int32 fixed-point action that the shield let act.
+        stages: (T, N) int32 bits of the shield stages that acted.
+        reward: (T, N).
+        cost: (T, N).
+        terminated: (T, N) bool.
+        truncated: (T, N) bool.
+    """
+
+    def __init__(self, contract: Contract, horizon: int, rows: int) -> None:
+        shape = (horizon, rows)
+        discrete = contract.head == "discrete"
+        self.observation = np.zeros((*shape, contract.n_observations))
+        self.final_observation = np.zeros_like(self.observation)
+        self.action: npt.NDArray[np.int64] | npt.NDArray[np.float32]
+        self.action = np.zeros(shape, np.int64) if discrete else np.zeros((*shape, contract.n_actions), np.float32)
+        self.applied = np.zeros((*shape, contract.n_actions), np.int32)
+        self.stages = np.zeros(shape, np.int32)
+        self.reward = np.zeros(shape)
+        self.cost = np.zeros(shape)
+        self.terminated = np.zeros(shape, bool)
+        self.truncated = np.zeros(shape, bool)
+
+    def write(self, t: int, observation: Floats, action: npt.NDArray[np.int64] | npt.NDArray[np.float32], step: StepResult) -> None:
+        """Put step t in its place."""
+        self.observation[t] = observation
+        self.action[t] = action
+        for name in ("final_observation", "applied", "stages", "reward", "cost", "terminated", "truncated"):
+            getattr(self, name)[t] = getattr(step, name)

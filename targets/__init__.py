@@ -1,0 +1,1 @@
+"""One TOML file a target: its name is the file's name."""

@@ -1,0 +1,91 @@
+"""What git tracks is what ships: sdist and wheel, built from a clean copy, compared name by name, installed and read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOP = ("export", "firmware", "hil", "targets")  # folders at the top of the repository that ship inside the package
+
+pytestmark = pytest.mark.slow
+
+
+def tracked() -> set[str]:
+    """Files and links of the working tree that git tracks, or would at the next `git add`."""
+    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {name for name in listed.stdout.split("\0") if name and os.path.lexists(ROOT / name)}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], Path, Path]:
+    """The names in the tree, the sdist, and the wheel that was built from the sdist."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: there is nothing to compare with")
+    names = tracked()
+    tree = tmp_path_factory.mktemp("tree")
+    for name in names:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tree / name, follow_symlinks=False)
+    for litter in ("firmware/build/a.o", "firmware/c/build/a.o", "firmware/__pycache__/a.pyc", "puffer_edge/__pycache__/a.pyc"):
+        (tree / litter).parent.mkdir(parents=True, exist_ok=True)
+        (tree / litter).write_bytes(b"must not ship")
+    command = [sys.executable, "-m", "build", "--no-isolation", str(tree)]
+    result = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return names, next((tree / "dist").glob("*.tar.gz")), next((tree / "dist").glob("*.whl"))
+
+
+def test_sdist_holds_every_tracked_file_but_the_links(built: tuple[set[str], Path, Path]) -> None:
+    names, sdist, _ = built
+    with tarfile.open(sdist) as archive:
+        inside = {str(PurePosixPath(*PurePosixPath(member.name).parts[1:])) for member in archive if member.isfile()}
+    generated = {name for name in inside if name in ("PKG-INFO", "setup.cfg") or ".egg-info/" in name}
+    assert inside - generated == {name for name in names if not (ROOT / name).is_symlink()}
+
+
+def test_wheel_holds_every_tracked_file_of_the_package(built: tuple[set[str], Path, Path]) -> None:
+    names, _, wheel = built
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if ".dist-info/" not in name}
+    package = {name for name in names if name.startswith("puffer_edge/") and not (ROOT / name).is_symlink()}
+    assert inside == package | {f"puffer_edge/{name}" for name in names if name.startswith(TOP)}
+
+
+def test_installed_wheel_finds_its_data(built: tuple[set[str], Path, Path], tmp_path: Path) -> None:
+    home = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+    python = home / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(built[2])]
+    subprocess.run(pip, check=True, capture_output=True)
+    site = next(home.glob("lib/python*/site-packages"))
+    (site / "outer.pth").write_text(f"{Path(np.__file__).parents[1]}\n")  # the dependencies, but not this editable checkout
+
+    script = """
+import json, pkgutil
+from importlib.resources import files
+import puffer_edge
+modules = [m.name for m in pkgutil.walk_packages(puffer_edge.__path__, "puffer_edge.") if ".firmware.micropython" not in m.name]
+data = {name: sorted(p.name for p in files(f"puffer_edge.{name}").iterdir()) for name in ("targets", "firmware")}
+print(json.dumps({"home": puffer_edge.__file__, "modules": modules, "data": data}))
+"""
+    answer = subprocess.run([str(python), "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["home"].startswith(str(home))
+    assert {f"puffer_edge.{name}" for name in TOP} <= set(found["modules"])
+    assert {path.name for path in (ROOT / "targets").glob("*.toml")} <= set(found["data"]["targets"])
+
+    command = [str(home / "bin" / "puffer-edge"), "targets", "--json"]
+    listed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stderr
+    assert all(path.stem in listed.stdout for path in (ROOT / "targets").glob("*.toml"))
