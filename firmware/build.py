@@ -1,6 +1,6 @@
-"""Builds the C firmware: the protocol header, the host's board and library, the images for microcontrollers.
+"""Builds the C firmware: the protocol header, the RP2040's image, the host's board and library. ``make firmware`` runs it.
 
-`make firmware` runs this file. Everything it makes depends on the sources and the compiler's version alone.
+What comes out depends on the sources and the compiler's version alone: no time, no path, no order of a directory.
 """
 
 from __future__ import annotations
@@ -8,38 +8,200 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import struct
 import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from puffer_edge.errors import PufferEdgeError, Unsupported
+from puffer_edge.firmware.shared import protocol
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from firmware.shared import protocol  # noqa: E402
-
-C_DIR = HERE / "c"
+C, HOST, RP2040, PREBUILT = HERE / "c", HERE / "boards" / "host", HERE / "boards" / "rp2040", HERE / "prebuilt"
+USER_IO = C / "user_io.c"
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-pedantic", "-fno-strict-aliasing"]
+SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+REPRODUCIBLE = [f"-ffile-prefix-map={HERE}=.", "-fno-ident", "-Wl,--build-id=none"]
+CORTEX_M0PLUS = ["-mcpu=cortex-m0plus", "-mthumb", "-ffreestanding", "-fno-tree-loop-distribute-patterns", "-ffunction-sections", "-fdata-sections"]
+ARM = "arm-none-eabi-"
+BOOT2_BYTES = 252
+LINK_ONLY = ("pe_link.c", "pe_store.c")
+
+
+@dataclass(frozen=True)
+class HostBuild:
+    """What ``build_host`` makes.
+
+    Attributes:
+        board: program ``pe_host PORT FOLDER``: a board on a TCP port of this computer.
+        library: the engine for ctypes (``firmware/boards/host/pe_batch.h``).
+        fuzz: program ``pe_fuzz IMAGE SEED ROUNDS``.
+    """
+
+    board: Path
+    library: Path
+    fuzz: Path
 
 
 def protocol_header() -> str:
-    """The text of ``firmware/c/pe_protocol.h``: every name and number of the protocol table, as C."""
-
-    def constants(prefix: str, table: dict[str, int]) -> list[str]:
-        return [f"    {prefix}{name.upper()} = {value}," for name, value in table.items()]
-
+    """The text of ``firmware/c/pe_protocol.h``: every number of the protocol table, as C."""
     plain = ["MAX_PAYLOAD", "INSTALL_CHUNK", "REPLY", "ERROR", "ARM_LOCK_STEP", "ARM_FREE_RUN"]
     plain += ["STEP_RESET", "STEP_MISSED", "STEP_INVALID", "SATURATED", "MISSED", "INVALID", "STALE", "POLICY_RAN"]
     plain += ["REASON_SHIFT", "MAX_STAGES", "REASON_INVALID", "REASON_STALE"]
-    lines = ["/* Generated from firmware/shared/protocol.py by firmware/build.py: edit that one. */", "#ifndef PE_PROTOCOL_H", "#define PE_PROTOCOL_H", ""]
-    lines += ["enum {", f"    PE_PROTOCOL_VERSION = {protocol.VERSION},"]
-    lines += constants("PE_", {name: getattr(protocol, name) for name in plain})
-    lines += ["};", "", "/* Requests, and the bytes of their payloads (at least, where more may follow). */", "enum {"]
+    lines = ["/* Generated from firmware/shared/protocol.py by firmware/build.py: edit those. */", "#ifndef PE_PROTOCOL_H", "#define PE_PROTOCOL_H", ""]
+    lines += _enum("PE_", {"PROTOCOL_VERSION": protocol.VERSION} | {name: getattr(protocol, name) for name in plain})
+    lines.append("/* Requests, and the bytes of their payloads: at least, where more may follow. */")
+    requests: dict[str, int] = {}
     for name, (kind, request, _) in protocol.MESSAGES.items():
-        lines += [f"    PE_{name.upper()} = {kind},", f"    PE_{name.upper()}_BYTES = {struct.calcsize(request.rstrip('*') or '<')},"]
-    lines += ["};", ""]
-    for prefix, table in (("PE_ERROR_", protocol.ERRORS), ("PE_KIND_", protocol.KINDS), ("PE_STATE_", protocol.STATES), ("PE_SHIELD_", protocol.SHIELDS)):
-        lines += ["enum {", *constants(prefix, table), "};", ""]
+        requests |= {name: kind, f"{name}_bytes": struct.calcsize(request.rstrip("*") or "<")}
+    lines += _enum("PE_", requests)
+    for prefix, table in (("ERROR", protocol.ERRORS), ("KIND", protocol.KINDS), ("STATE", protocol.STATES), ("SHIELD", protocol.SHIELDS)):
+        lines += _enum(f"PE_{prefix}_", table)
     return "\n".join([*lines, "#endif", ""])
+
+
+def _enum(prefix: str, table: dict[str, int]) -> list[str]:
+    rows = [f"    {prefix}{name.upper()} = {value}," for name, value in table.items()]
+    return ["enum {", *rows[:-1], rows[-1].rstrip(","), "};", ""]
+
+
+def _run(command: list[str | Path]) -> str:
+    """Run a tool and return what it printed.
+
+    Raises:
+        Unsupported: it is not installed.
+        PufferEdgeError: it failed; the message is its own.
+    """
+    if shutil.which(command[0]) is None:
+        raise Unsupported(f"{command[0]} is not installed: 'make toolchains' installs the compilers that firmware needs")
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PufferEdgeError(f"{command[0]} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def _sources(folder: Path, *leave_out: str) -> list[Path]:
+    return sorted(path for path in folder.glob("*.c") if path.name not in (USER_IO.name, *leave_out))
+
+
+def build_host(out_dir: Path, sanitize: bool = False, user_io: Path = USER_IO) -> HostBuild:
+    """Compile the firmware for this computer.
+
+    Args:
+        out_dir: where the files go; made if it does not exist.
+        sanitize: with the address and undefined-behaviour sanitizers (the library is always without).
+        user_io: the sensors and actuators.
+
+    Raises:
+        Unsupported: there is no C compiler.
+        PufferEdgeError: it failed.
+    """
+    compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    if compiler is None:
+        raise Unsupported("the host board needs a C compiler, and there is no cc, gcc or clang on the path: install one, or use target rp2040")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    built = HostBuild(out_dir / "pe_host", out_dir / "pe_engine.so", out_dir / "pe_fuzz")
+    flags = [compiler, *STRICT, f"-I{C}"]
+    level = SANITIZE if sanitize else ["-O2"]
+    link = [*_sources(C), user_io, HOST / "board.c"]
+    _run([*flags, *level, *link, HOST / "main.c", "-o", built.board])
+    _run([*flags, *level, *link, HOST / "fuzz.c", "-o", built.fuzz])
+    _run([*flags, "-O2", "-fPIC", "-shared", *_sources(C, *LINK_ONLY), HOST / "pe_batch.c", "-o", built.library])
+    return built
+
+
+def boot2_checksum(code: bytes) -> bytes:
+    """The CRC-32 by which the RP2040's ROM knows a second stage: polynomial 0x04c11db7, not reflected, no final xor."""
+    crc = 0xFFFFFFFF
+    for byte in code:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x04C11DB7 if crc >> 31 else crc << 1) & 0xFFFFFFFF
+    return struct.pack("<I", crc)
+
+
+def _boot2(work: Path) -> bytes:
+    elf, binary = work / "boot2.elf", work / "boot2.bin"
+    _run([f"{ARM}gcc", "-nostdlib", "-Wl,--build-id=none", "-Wl,-Ttext=0", "-Wl,-e,boot2", RP2040 / "boot2.S", "-o", elf])
+    _run([f"{ARM}objcopy", "-O", "binary", "-j", ".boot2", elf, binary])
+    code = binary.read_bytes().ljust(BOOT2_BYTES, b"\0")
+    if len(code) > BOOT2_BYTES:
+        raise PufferEdgeError(f"boot2 has {len(code)} bytes, the ROM loads {BOOT2_BYTES}")
+    return code + boot2_checksum(code)
+
+
+def build_rp2040(user_io: Path = USER_IO) -> tuple[bytes, dict[str, Any]]:
+    """Cross-compile the RP2040's firmware.
+
+    Args:
+        user_io: the sensors and actuators.
+
+    Returns:
+        the image from the first byte of flash, and what there is to know about it (sizes in bytes).
+
+    Raises:
+        Unsupported: there is no cross compiler.
+        PufferEdgeError: it failed.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        elf, binary = work / "rp2040.elf", work / "rp2040.bin"
+        flags = [*STRICT, *CORTEX_M0PLUS, *REPRODUCIBLE, "-O2", f"-I{C}"]
+        link = ["-nostdlib", "-Wl,--gc-sections", f"-T{RP2040 / 'link.ld'}", f"-Wl,-Map={work / 'map'}"]
+        _run([f"{ARM}gcc", *flags, *link, *_sources(C), user_io, *_sources(RP2040), "-lgcc", "-o", elf])
+        _run([f"{ARM}objcopy", "-O", "binary", elf, binary])
+        image = _boot2(work) + binary.read_bytes()
+        return image, _report(image, (work / "map").read_text())
+
+
+def _report(image: bytes, link_map: str) -> dict[str, Any]:
+    section = {name: int(size, 16) for name, size in re.findall(r"^\.(\w+)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+)", link_map, re.MULTILINE)}
+    store, board = (C / "pe_store.h").read_text(), (RP2040 / "board.c").read_text()
+    slots, step, sector = (_constant(store, name) for name in ("PE_SLOTS", "PE_SLOT_STEP", "PE_SECTOR"))
+    return {
+        "target": "rp2040",
+        "bytes": len(image),
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "compiler": _run([f"{ARM}gcc", "--version"]).splitlines()[0],
+        "data_ram_bytes": section["data"] + section["bss"],
+        "code_ram_bytes": section["code"],
+        "policy_ram_bytes": section["arena"],
+        "max_image_bytes": _constant(store, "PE_MAX_IMAGE"),
+        "slots": [0x10000000 + slots, 0x10000000 + slots + step],
+        "image_offset": sector,
+        "baud": _constant(board, "BAUD"),
+    }
+
+
+def _constant(text: str, name: str) -> int:
+    """The value of an enumerator that is a number or a product of two."""
+    found = re.search(rf"\b{name} = (\w+)(?: \* (\w+))?", text)
+    if found is None:
+        raise PufferEdgeError(f"there is no constant {name} where firmware/build.py looks for it")
+    return int(found[1], 0) * int(found[2] or "1", 0)
+
+
+def main() -> None:
+    """Write the protocol header and the prebuilt image, and print the sizes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--user-io", type=Path, default=USER_IO, help="C file with your sensors and actuators")
+    parser.add_argument("--out", type=Path, default=PREBUILT, help="folder of rp2040.bin and rp2040.json")
+    options = parser.parse_args()
+    try:
+        (C / "pe_protocol.h").write_text(protocol_header())
+        image, report = build_rp2040(options.user_io)
+    except PufferEdgeError as error:
+        raise SystemExit(str(error)) from None
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "rp2040.bin").write_bytes(image)
+    (options.out / "rp2040.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2) if options.json else "\n".join(f"{name:17} {value}" for name, value in report.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -19,20 +19,22 @@ from puffer_edge.errors import InvalidInput, PufferEdgeError
 
 OUT = Console()
 SIDE = Console(stderr=True)
-Positional = tyro.conf.Positional
+Name = Annotated[str, tyro.conf.Positional]
+Folder = Annotated[Path, tyro.conf.Positional]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 CALIBRATION_EPISODES = 32
 CALIBRATION_SEED = 7_000_000
 EVALUATION_SEED = 8_000_000
 
 
 def train(
-    environment: Positional[str],
+    environment: Name,
     steps: int | None = None,
     seed: int = 0,
     out: Path | None = None,
     hidden: tuple[int, ...] | None = None,
     shield: bool = True,
-    json: bool = False,
+    json: Flag = False,
 ) -> None:
     """Train a policy with PPO and write a run folder.
 
@@ -81,7 +83,7 @@ def _show_training(result: dict[str, Any]) -> None:
     OUT.print(f"next: puffer-edge export {result['run']} --target rp2040 --out build/{name}", soft_wrap=True)
 
 
-def evaluate(run: Positional[Path], integer: bool = False, shield: bool = True, episodes: int = 100, seed: int = EVALUATION_SEED, json: bool = False) -> None:
+def evaluate(run: Folder, integer: Flag = False, shield: bool = True, episodes: int = 100, seed: int = EVALUATION_SEED, json: Flag = False) -> None:
     """Returns of a trained policy, in float and, with --integer, in integers beside it.
 
     Float and integers start from the same states, so their difference is the quantisation's.
@@ -104,7 +106,7 @@ def evaluate(run: Positional[Path], integer: bool = False, shield: bool = True, 
     guard = _shield(env, shield)
     kinds: dict[str, Any] = {"float": InFloat(policy)}
     if integer:
-        kinds["integer"] = quantize(policy, _rollout(env, policy, guard))
+        kinds["integer"] = quantize(policy, calibration(env, policy, guard))
     found = {name: closed_loop.run(env, Runner(proposer, guard, episodes), seed) for name, proposer in kinds.items()}
     result = {"environment": env.name, "shield": list(guard.stages), "episodes": episodes, "seed": seed}
     result |= {name: episodes_of.summary(guard.stages) for name, episodes_of in found.items()}
@@ -122,7 +124,7 @@ def evaluate(run: Positional[Path], integer: bool = False, shield: bool = True, 
     _print(json, result, show)
 
 
-def export(run: Positional[Path], target: str, out: Path, shield: bool = True, json: bool = False) -> None:
+def export(run: Folder, target: str, out: Path, shield: bool = True, json: Flag = False) -> None:
     """Put a trained policy into integers and write a bundle for a target.
 
     Args:
@@ -140,14 +142,14 @@ def export(run: Positional[Path], target: str, out: Path, shield: bool = True, j
     guard = _shield(env, shield)
     if not shield:
         SIDE.print("[yellow]without a shield: nothing but the contract's range stands between the policy and the actuator[/]")
-    bundle = write(policy, board, out, _rollout(env, policy, guard), guard.specification, {"environment": env.name})
+    bundle = write(policy, board, out, calibration(env, policy, guard), guard.specification, {"environment": env.name})
     manifest = dict(bundle.manifest)
 
     def show() -> None:
-        cost, calibration = manifest["cost"], manifest["calibration"]
+        cost, quality = manifest["cost"], manifest["calibration"]
         OUT.print(f"bundle for {board.title}: {bundle.path}")
         OUT.print(f"  {cost['macs']:,} multiply-accumulates, image {cost['image_bytes']:,} bytes, shield {' → '.join(guard.stages) or 'none'}")
-        OUT.print(f"  {calibration['agreement']:.2%} of {calibration['observations']:,} actions as in float; {len(manifest['files'])} files")
+        OUT.print(f"  {quality['agreement']:.2%} of {quality['observations']:,} actions as in float; {len(manifest['files'])} files")
         for name, why in manifest["left_out"].items():
             OUT.print(f"  [yellow]{name} left out: {why}[/]")
         for name in manifest["files"]:
@@ -158,7 +160,7 @@ def export(run: Positional[Path], target: str, out: Path, shield: bool = True, j
     _print(json, manifest, show)
 
 
-def install(bundle: Positional[Path], board: str, json: bool = False) -> None:
+def install(bundle: Folder, board: str, json: Flag = False) -> None:
     """Install a bundle's policy and shield on a board, over its serial line.
 
     The old policy runs until the new one is there whole and has passed its own test vectors.
@@ -179,7 +181,7 @@ def install(bundle: Positional[Path], board: str, json: bool = False) -> None:
     _print(json, result, lambda: OUT.print(f"installed {len(held.image.data):,} bytes on {identity['target']} ({identity['unique_id']}); its self-test passed"))
 
 
-def check(bundle: Positional[Path], board: str, episodes: int = 10, seed: int = EVALUATION_SEED, report: Path | None = None, json: bool = False) -> None:
+def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION_SEED, report: Path | None = None, json: Flag = False) -> None:
     """Prove on the line that a board does what the reference does.
 
     Replays the bundle's vectors on the board, then lets it drive the simulated plant in lock-step, and compares every bit.
@@ -236,7 +238,7 @@ def _show_check(summary: dict[str, Any]) -> None:
         OUT.print(f"  report: {summary['report']}", soft_wrap=True)
 
 
-def targets(json: bool = False) -> None:
+def targets(json: Flag = False) -> None:
     """List the targets.
 
     Args:
@@ -257,7 +259,7 @@ def targets(json: bool = False) -> None:
     _print(json, [asdict(t) for t in found], show)
 
 
-def environments(json: bool = False) -> None:
+def environments(json: Flag = False) -> None:
     """List the environments.
 
     Args:
@@ -289,7 +291,7 @@ def environments(json: bool = False) -> None:
     _print(json, rows, show)
 
 
-def doctor(json: bool = False) -> None:
+def doctor(json: Flag = False) -> None:
     """What is installed, what is missing, and how to get it.
 
     Args:
@@ -380,7 +382,7 @@ def _shield(env: Any, wanted: bool) -> Any:
     return Shield.build(env.contract, env.shield if wanted else ())
 
 
-def _rollout(env: Any, policy: Any, guard: Any) -> Any:
+def calibration(env: Any, policy: Any, guard: Any) -> Any:
     """Physical observations of the policy's own rollouts."""
     from puffer_edge.envs import closed_loop
     from puffer_edge.integer.reference import InFloat, Runner

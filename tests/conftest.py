@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections import defaultdict
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two pytest processes share two cores; read when torch is first imported
 
@@ -24,6 +26,17 @@ ENABLE = (
     (r"\bnode\b|npm|rp2040js", "install node 18 or newer with npm, then: make -B setup"),
     (r"could not import|extra|not installed|No module", "make -B setup"),
 )
+
+
+@pytest.fixture(scope="session")
+def tracked() -> list[str]:
+    """Every file and link of the working tree that git tracks, or would at the next ``git add``."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-coz", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    return sorted({name for name in listed.split("\0") if name and os.path.lexists(root / name)})
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

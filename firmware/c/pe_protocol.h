@@ -1,4 +1,4 @@
-/* Generated from firmware/shared/protocol.py by firmware/build.py: edit that one. */
+/* Generated from firmware/shared/protocol.py by firmware/build.py: edit those. */
 #ifndef PE_PROTOCOL_H
 #define PE_PROTOCOL_H
 
@@ -21,10 +21,10 @@ enum {
     PE_REASON_SHIFT = 16,
     PE_MAX_STAGES = 8,
     PE_REASON_INVALID = 256,
-    PE_REASON_STALE = 512,
+    PE_REASON_STALE = 512
 };
 
-/* Requests, and the bytes of their payloads (at least, where more may follow). */
+/* Requests, and the bytes of their payloads: at least, where more may follow. */
 enum {
     PE_HELLO = 1,
     PE_HELLO_BYTES = 0,
@@ -51,7 +51,7 @@ enum {
     PE_SERVICE = 12,
     PE_SERVICE_BYTES = 0,
     PE_RESET = 13,
-    PE_RESET_BYTES = 0,
+    PE_RESET_BYTES = 0
 };
 
 enum {
@@ -68,13 +68,13 @@ enum {
     PE_ERROR_SELF_TEST = 11,
     PE_ERROR_FLASH = 12,
     PE_ERROR_NO_DRIVER = 13,
-    PE_ERROR_NOT_HERE = 14,
+    PE_ERROR_NOT_HERE = 14
 };
 
 enum {
     PE_KIND_C = 1,
     PE_KIND_MICROPYTHON = 2,
-    PE_KIND_HOST = 3,
+    PE_KIND_HOST = 3
 };
 
 enum {
@@ -82,13 +82,13 @@ enum {
     PE_STATE_DISARMED = 1,
     PE_STATE_LOCK_STEP = 2,
     PE_STATE_FREE_RUN = 3,
-    PE_STATE_FAILED = 4,
+    PE_STATE_FAILED = 4
 };
 
 enum {
     PE_SHIELD_NONE = 0,
     PE_SHIELD_BYTECODE = 1,
-    PE_SHIELD_PRINTED = 2,
+    PE_SHIELD_PRINTED = 2
 };
 
 #endif

@@ -19,7 +19,7 @@ static const uint8_t *outputs_of(const head *h) { return (const uint8_t *)(const
 
 static int is_written(const uint8_t *written, uint32_t reg)
 {
-    return reg < MAX_REGISTERS && (written[reg >> 3] >> (reg & 7u) & 1u);
+    return reg < MAX_REGISTERS && (written[reg >> 3] & 1u << (reg & 7u)) != 0;
 }
 
 /* How many of an instruction's operands are registers. */

@@ -122,13 +122,26 @@ def float_returns(environment: Environment, policy: Policy, shield: Shield, epis
 class Reply(Protocol):
     """What a board answers to a step."""
 
-    outcome: int
-    state: int
-    raw: Ints
-    applied: Ints
-    cycles_policy: int
-    cycles_shield: int
-    round_trip_us: float
+    @property
+    def outcome(self) -> int: ...
+
+    @property
+    def state(self) -> int: ...
+
+    @property
+    def raw(self) -> Ints: ...
+
+    @property
+    def applied(self) -> Ints: ...
+
+    @property
+    def cycles_policy(self) -> int: ...
+
+    @property
+    def cycles_shield(self) -> int: ...
+
+    @property
+    def round_trip_us(self) -> float: ...
 
 
 class Loop:

@@ -71,7 +71,9 @@ class Plant:
         if shield is not None and shield.contract.digest != environment.contract.digest:
             raise InvalidInput(f"the shield was built for another contract: {'; '.join(environment.contract.differences(shield.contract))}")
         if environment.contract.policy_divider != 1:
-            raise Unsupported(f"{environment.name} runs its policy at every {environment.contract.policy_divider}th tick: a plant steps at every one")
+            raise Unsupported(
+                f"{environment.name} runs its policy at one of {environment.contract.policy_divider} ticks: a plant needs it at every one"
+            )
         self.environment = environment
         self.n = n
         self.seed = seed

@@ -124,6 +124,6 @@ def _check_order(ops: Sequence[Op]) -> None:
             raise InvalidInput(f"a {type(a).__name__} gives {a.n_out} values, the {type(b).__name__} after it takes {b.n_in}")
         if max(a.n_out, a.n_in) > MAX_WIDTH:
             raise InvalidInput(f"a layer is {max(a.n_out, a.n_in)} wide; at most {MAX_WIDTH}")
-        narrow = isinstance(b, (Dense, Lookup))
-        if isinstance(b, Input) or narrow != (a.out_bytes == 1):
+        takes = 0 if isinstance(b, Input) else 1 if isinstance(b, (Dense, Lookup)) else 2
+        if a.out_bytes != takes or (isinstance(b, Lookup16) and not isinstance(a, Dense)):
             raise InvalidInput(f"a {type(b).__name__} cannot follow a {type(a).__name__} of {a.out_bytes} bytes a value")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.errors import InvalidInput, RangeError
-from puffer_edge.integer.ops import Array, Op
+from puffer_edge.integer.ops import Op
 from puffer_edge.integer.ops.affine import Affine
 from puffer_edge.integer.ops.argmax import Argmax
 from puffer_edge.integer.ops.dense import LIFT, Dense, Scales
@@ -22,7 +22,7 @@ from puffer_edge.integer.ops.lookup16 import TANH_SCALE, Lookup16
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.rounding import multiplier_and_shift
 from puffer_edge.policy import Layer, Policy
-from puffer_edge.spaces import OBSERVATION_LIMIT, Floats, fixed
+from puffer_edge.spaces import ACTION_LIMIT, OBSERVATION_LIMIT, Floats, fixed
 
 INPUT_SCALE = float(np.float32(1 / 127))
 INPUT_MARGIN = 1.25
@@ -31,6 +31,8 @@ TANH_REACH = 4.0
 """tanh beyond ±4 is ±1 to within one step of int8: finer steps inside are worth more."""
 BIAS_LIMIT = 2**22
 """Keeps a row's bias small enough for the lifted accumulator of the head."""
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-60, 2.0**60
+"""Weight scales outside are zeros, or a training that diverged; inside, every product of scales is an ordinary float32."""
 
 
 @dataclass(frozen=True)
@@ -125,19 +127,30 @@ def _input_step(policy: Policy, reach: Floats) -> Input:
     return Input(np.array(mean, np.int32), np.array([m for m, _ in scales], np.int32), np.array([s for _, s in scales], np.int8), 0, -127, 127)
 
 
-def _weights(layer: Layer, scale_in: float) -> tuple[Array, Array, Floats]:
-    """int8 weights, int32 biases and per-row weight scales (float32 values)."""
-    largest = np.abs(layer.weight).max(1)
-    scale = np.maximum(largest / 127.0, np.abs(layer.bias) / (scale_in * BIAS_LIMIT))
-    scale = np.float32(np.where(scale > 0, scale, 1.0)).astype(np.float64)
-    weight = np.clip(np.rint(layer.weight / scale[:, None]), -127, 127).astype(np.int8)
-    bias = np.rint(layer.bias / (scale_in * scale)).astype(np.int64)
-    return weight, bias, scale
+def _weight_scales(layer: Layer, scale_in: float) -> Floats:
+    """(outputs,) scale of each row of weights; a row of zeros takes the smallest of the others, so that it costs them nothing."""
+    scale = np.maximum(np.abs(layer.weight).max(1) / 127.0, np.abs(layer.bias) / (scale_in * BIAS_LIMIT))
+    if scale.max() > LARGEST_SCALE:
+        raise RangeError(f"a layer has weights or biases up to {scale.max() * 127:g}: the training diverged, or the numbers need another unit")
+    alive = scale > SMALLEST_SCALE
+    scale = np.where(alive, scale, scale[alive].min() if alive.any() else 1.0)
+    result: Floats = np.float32(scale).astype(np.float64)
+    return result
+
+
+def _dense(layer: Layer, scales: Scales, zero_in: int, zero: int, wide: bool) -> Dense:
+    """A layer in integers."""
+    scales = scales.settled(wide)
+    weight = np.clip(np.rint(layer.weight / scales.weight[:, None]), -127, 127).astype(np.int8)
+    bias = np.rint(layer.bias / (scales.input * scales.weight)).astype(np.int64)
+    folded = (bias - zero_in * weight.astype(np.int64).sum(1)).astype(np.int32)
+    low, high = (-32768, 32767) if wide else (zero if layer.activation == "relu" else -128, 127)
+    return Dense(weight, folded, *scales.multipliers(wide), zero, low, high, wide, zero_in, scales)
 
 
 def _hidden(layer: Layer, y: Floats, scale_in: float, zero_in: int) -> tuple[Dense, float, int]:
     """An int8 layer, and the scale and zero point of its output."""
-    weight, bias, scale_w = _weights(layer, scale_in)
+    scale_w = _weight_scales(layer, scale_in)
     floor = scale_in * float(scale_w.max()) * (1 + 1e-6)
     if layer.activation == "relu":
         scale, zero = max(float(y.max()), 0.0) / 255.0, -128
@@ -148,11 +161,8 @@ def _hidden(layer: Layer, y: Floats, scale_in: float, zero_in: int) -> tuple[Den
         scale = (high - low) / 255.0
         zero = int(np.clip(np.rint(-128 - low / scale), -128, 127)) if scale > floor else 0
     scale = float(np.float32(max(scale, floor)))
-    scales = Scales(scale_in, scale_w, scale)
-    multiplier, shift = scales.multipliers(wide=False)
-    folded = (bias - zero_in * weight.astype(np.int64).sum(1)).astype(np.int32)
-    low_out = zero if layer.activation == "relu" else -128
-    return Dense(weight, folded, multiplier, shift, zero, low_out, 127, False, zero_in, scales), scale, zero
+    scale = Lookup.tanh_scale(scale) if layer.activation == "tanh" else scale
+    return _dense(layer, Scales(scale_in, scale_w, scale), zero_in, zero, wide=False), scale, zero
 
 
 def _head(policy: Policy, layer: Layer, y: Floats, scale_in: float, zero_in: int) -> list[Op]:
@@ -161,9 +171,8 @@ def _head(policy: Policy, layer: Layer, y: Floats, scale_in: float, zero_in: int
     if head.kind != "discrete":
         sign = np.where(head.scale < 0, -1.0, 1.0)
         layer, y = Layer(layer.weight * sign[:, None], layer.bias * sign, "none"), y * sign
-    weight, bias, scale_w = _weights(layer, scale_in)
-    lifted = float(np.float32(scale_in) / np.float32(1 << LIFT))
-    floor = lifted * float(scale_w.max()) * (1 + 1e-6)
+    scale_w = _weight_scales(layer, scale_in)
+    floor = scale_in / (1 << LIFT) * float(scale_w.max()) * (1 + 1e-6)
     if head.kind == "tanh":
         if floor > TANH_SCALE:
             raise RangeError(f"the last layer's weights are too large for a tanh head: one step is {floor:g} of its input, at most {TANH_SCALE:g}")
@@ -173,20 +182,17 @@ def _head(policy: Policy, layer: Layer, y: Floats, scale_in: float, zero_in: int
     else:
         scale = max(float(np.abs(y).max()) * INPUT_MARGIN / 32767.0, floor)
     scale = float(np.float32(scale))
-    scales = Scales(scale_in, scale_w, scale)
-    multiplier, shift = scales.multipliers(wide=True)
-    folded = (bias - zero_in * weight.astype(np.int64).sum(1)).astype(np.int32)
-    ops: list[Op] = [Dense(weight, folded, multiplier, shift, 0, -32768, 32767, True, zero_in, scales)]
+    ops: list[Op] = [_dense(layer, Scales(scale_in, scale_w, scale), zero_in, 0, wide=True)]
     if head.kind == "discrete":
         return [*ops, Argmax(c.level_ints)]
     if head.kind == "tanh":
-        ops.append(Lookup16.tanh(len(bias)))
+        ops.append(Lookup16.tanh(len(layer.bias)))
         scale = 2.0**-15
     pairs = [multiplier_and_shift(float(abs(g) * scale * 2.0**ch.fraction_bits)) for g, ch in zip(head.scale, c.actions)]
     for ch, (_, s) in zip(c.actions, pairs):
         if s < -15:
             raise RangeError(f"{ch.name} has too many fraction bits ({ch.fraction_bits}) for a 16-bit head: use fewer")
-    offset = np.rint(head.offset * np.exp2(c.action_bits)).astype(np.int32)
+    offset = np.array([fixed(v, ch.fraction_bits, ACTION_LIMIT, f"offset of {ch.name}") for v, ch in zip(head.offset, c.actions)], np.int32)
     affine = Affine(np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int8), offset, c.action_low, c.action_high)
     return [*ops, affine]
 

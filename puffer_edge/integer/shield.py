@@ -100,6 +100,9 @@ class Shield:
         outputs, n_stages = bytecode.unpack(data, input_ranges(contract))
         if len(outputs) != contract.n_actions + 1:
             raise BundleError(f"the shield drives {len(outputs) - 1} actions, the contract has {contract.n_actions}")
+        bits = outputs[-1]
+        if bits.lo < 0 or bits.hi >= 1 << max(n_stages, 1):
+            raise BundleError(f"the shield's stage bits may reach {bits.lo} … {bits.hi}, it has {n_stages} stages")
         names = tuple(stages) if len(stages) == n_stages else tuple(f"stage{k}" for k in range(n_stages))
         return Shield(contract, tuple(outputs), names, packed=data)
 

@@ -167,7 +167,7 @@ class _Writer:
         for name, shield in (("evaluation", learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
             result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)}
         self._write(result)
-        return Run(self.folder, kept, self.settings, result)
+        return Run.load(self.folder)
 
     def _update(self, p: Progress, progress: Callback | None) -> bool:
         self._log(p.metrics)

@@ -60,8 +60,8 @@ class PPOSettings:
     """Episodes of each of them."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         _check(self)
+        object.__setattr__(self, "hidden", tuple(self.hidden))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -78,16 +78,21 @@ class PPOSettings:
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise InvalidInput(f"PPO has no setting {', '.join(unknown)}: it has {', '.join(known)}")
-        try:
-            return PPOSettings(**values)
-        except TypeError as error:
-            raise InvalidInput(f"a setting of PPO has the wrong type: {error}") from None
+        return PPOSettings(**values)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check(s: PPOSettings) -> None:
     for name in ("steps", "rows", "horizon", "epochs", "minibatch", "evaluations", "evaluation_episodes"):
         value = getattr(s, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not _is_whole(value) or value < 1:
             raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
     for name, low, high in (
         ("learning_rate", 0.0, 1.0),
@@ -100,14 +105,17 @@ def _check(s: PPOSettings) -> None:
         ("log_std", -5.0, 2.0),
     ):
         value = getattr(s, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        if not _is_number(value) or not low <= value <= high:
             raise InvalidInput(f"{name} must lie in {low:g} … {high:g}, not {value!r}")
     if s.rows * s.horizon < 2:
         raise InvalidInput("an update needs at least 2 samples: raise rows or horizon")
-    if s.target_kl is not None and not s.target_kl > 0:
-        raise InvalidInput(f"target_kl must be positive or None, not {s.target_kl!r}")
-    if not s.hidden or not all(isinstance(width, int) and 1 <= width <= 4096 for width in s.hidden):
+    if s.target_kl is not None and not (_is_number(s.target_kl) and s.target_kl > 0):
+        raise InvalidInput(f"target_kl must be a positive number or None, not {s.target_kl!r}")
+    if not isinstance(s.hidden, (tuple, list)) or not s.hidden or not all(_is_whole(width) and 1 <= width <= 4096 for width in s.hidden):
         raise InvalidInput(f"hidden must name at least one width, each 1 … 4096, not {s.hidden!r}")
+    for name in ("anneal", "scale_reward"):
+        if not isinstance(getattr(s, name), bool):
+            raise InvalidInput(f"{name} must be true or false, not {getattr(s, name)!r}")
     if s.activation not in ("relu", "tanh"):
         raise InvalidInput(f"activation must be 'relu' or 'tanh', not {s.activation!r}")
 

@@ -6,9 +6,11 @@
 #include "pe_store.h"
 #include "rp2040.h"
 
-enum { RING = 128, FAULT_WATCH_US = 20000 }; /* the ring is a power of two */
+enum { HERTZ = 125000000, BAUD = 115200 };
+enum { BAUD_64THS = (HERTZ * 4 + BAUD / 2) / BAUD }; /* of the divisor: clock / (16 baud) */
+enum { RING = 128, FAULT_WATCH_US = 20000 };         /* the ring is a power of two */
 
-const pe_board_facts pe_board = {"rp2040", PE_KIND_C, 1, 125000000};
+const pe_board_facts pe_board = {"rp2040", PE_KIND_C, 1, HERTZ};
 
 __attribute__((section(".arena"))) static uint32_t arena[PE_ARENA_BYTES / 4];
 
@@ -83,8 +85,8 @@ static void start_peripherals(void)
     REG(SYSTICK_RVR) = SYSTICK_MAX;
     REG(SYSTICK_CVR) = 0;
     REG(SYSTICK_CSR) = 5; /* on, processor clock, no interrupt */
-    REG(UART_IBRD) = 67; /* 125 MHz / (16 · 115200) = 67 + 52/64 */
-    REG(UART_FBRD) = 52;
+    REG(UART_IBRD) = BAUD_64THS / 64;
+    REG(UART_FBRD) = BAUD_64THS % 64;
     REG(UART_LCR_H) = 3u << 5 | 1u << 4; /* 8 bits, FIFOs */
     REG(UART_IFLS) = 0;                  /* interrupt at an eighth */
     REG(UART_IMSC) = UART_RX_AND_TIMEOUT;

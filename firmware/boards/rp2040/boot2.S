@@ -1,6 +1,6 @@
 @ Second stage of the RP2040's boot: the ROM copies these 252 bytes and their CRC to RAM and runs them.
-@ It maps the flash with the plain 03h read, one data line, which every serial NOR flash understands up to at least
-@ 31 MHz (125 / 4). The firmware runs from RAM, so that a faster mode would gain a few milliseconds at boot.
+@ It maps the flash with the plain 03h read, one data line, which every serial NOR flash understands at
+@ 21 MHz (125 / 6). The firmware runs from RAM, so that a faster mode would gain a few milliseconds at boot.
 
     .syntax unified
     .cpu cortex-m0plus
@@ -19,8 +19,8 @@ boot2:
     ldr r3, =SSI
     movs r0, #0
     str r0, [r3, #SSIENR]       @ the settings can be changed only while it is off
-    movs r1, #4
-    str r1, [r3, #BAUDR]        @ clk_sys / 4
+    movs r1, #6
+    str r1, [r3, #BAUDR]        @ clk_sys / 6
     ldr r1, =(31 << 16) | (3 << 8)
     str r1, [r3, #CTRLR0]       @ standard SPI, frames of 32 bits, send the address then receive
     str r0, [r3, #CTRLR1]       @ one frame an access

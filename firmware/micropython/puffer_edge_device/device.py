@@ -67,31 +67,44 @@ class Device:
         if wrong:
             raise Refused("digest_mismatch", wrong)
         if mode not in (ARM_LOCK_STEP, ARM_FREE_RUN):
-            raise Refused("not_here")
-        if mode == ARM_FREE_RUN:
-            if not self.driver:
-                raise Refused("no_driver")
-            if not self.board.start_watchdog(WATCHDOG_MS) and getattr(self.driver, "WATCHDOG", True):
-                raise Refused("not_here")
-        gc.collect()  # so that the next collection is far away
+            raise Refused("not_here", mode)
+        if mode == ARM_FREE_RUN and not self.driver:
+            raise Refused("no_driver", mode)
         self.engine.reset()
+        self._write(self.engine.safe)
+        if self.state == FAILED:  # the driver did not take it
+            raise Refused("no_driver", mode)
+        if mode == ARM_FREE_RUN and not self.board.start_watchdog(WATCHDOG_MS):
+            raise Refused("not_here", mode)
+        self.store.abandon()
+        for k in range(len(self.counters)):
+            if k not in (BAD_FRAMES, REPEATED):
+                self.counters[k] = 0
+        gc.collect()  # so that the next collection is far away
         self.state = FREE_RUN if mode == ARM_FREE_RUN else LOCK_STEP
         self.due = ticks_us()
 
     def disarm(self):
+        """Also takes back the failure of a driver, if it takes the safe output now."""
+        if self.armed or self.state == FAILED:
+            self.rest()
+
+    def rest(self):
+        """Nothing runs any more, and the safe output is written, whatever was before."""
         if self.engine:
             self.engine.reset()
             self.state = DISARMED if self.failed_step < 0 else FAILED
             self._write(self.engine.safe)
 
     def step(self, flags, beyond):
-        """One tick on ``self.observation``, which held a value beyond its integers if ``beyond``; drives the actuator if armed."""
+        """One tick on ``self.observation``; ``beyond`` is what ``load`` said of it. Actuators move in free running alone."""
         outcome = self.engine.tick(self.observation, flags)
         if beyond and not flags & (STEP_MISSED | STEP_INVALID):
             outcome |= SATURATED
         if self.armed:
-            self._write(self.engine.applied)
             self._count(outcome)
+        if self.state == FREE_RUN:
+            self._write(self.engine.applied)
         return outcome
 
     def poll(self):
@@ -126,27 +139,28 @@ class Device:
             return self.store.write(at, data)
         except store.BadOrder as e:
             raise Refused("bad_order", e.args[0])
+        except store.TooLarge as e:
+            raise Refused("too_large", e.args[0])
         except OSError:
             raise Refused("flash", at)
 
     def commit(self):
+        """Replace the policy by what arrived, if it is sound and its self-test passes; else the old one stays."""
         self.check_disarmed()
-        self.image = self.engine = None  # room for the new one
-        gc.collect()
         try:
-            self.store.commit()
+            self._replace()
+            if self.failed_step >= 0:
+                self._back("self_test", self.failed_step)
         except store.BadOrder as e:
-            raise Refused("bad_order", e.args[0])
+            self._back("bad_order", e.args[0])
         except BadDigest:
-            raise Refused("bad_digest")
+            self._back("bad_digest")
         except BadImage as e:
-            raise Refused("bad_image", e.args[0])
+            self._back("bad_image", e.args[0])
         except MemoryError:
-            raise Refused("too_large", gc.mem_free())
+            self._back("too_large", gc.mem_free())
         except OSError:
-            raise Refused("flash")
-        finally:
-            self._load()
+            self._back("flash")
         return self.installs
 
     def check_disarmed(self):
@@ -159,17 +173,37 @@ class Device:
             counters[which] += amount
 
     def _load(self):
-        """Open the newest image, put the actuators into its safe output, and only then test it."""
-        self.state, self.failed_step = EMPTY, -1
-        self.image, self.installs = self.store.open()
-        if not self.image:
-            return
-        self.engine = Engine(self.image)
-        self.observation = array("i", bytes(4 * self.image.n))
-        self.action = array("i", bytes(4 * self.image.m))
-        self.state = DISARMED
-        self._write(self.engine.safe)
+        """Use the newest image: put the actuators into its safe output, and only then test it."""
+        self._drop()
+        image, self.installs = self.store.open()
+        if image:
+            self._use(image)
+            self._write(self.engine.safe)
+            self._self_test()
+
+    def _replace(self):
+        self._drop()  # room for the new one
+        self._use(self.store.candidate())
         self._self_test()
+        if self.failed_step < 0:
+            self.installs = self.store.commit(self.image)
+            self._write(self.engine.safe)
+
+    def _back(self, error, detail=0):
+        """Nothing was replaced: go on with what is installed."""
+        self._load()
+        raise Refused(error, detail)
+
+    def _drop(self):
+        self.image = self.engine = None
+        self.state, self.failed_step = EMPTY, -1
+        gc.collect()
+
+    def _use(self, image):
+        self.image, self.engine = image, Engine(image)
+        self.observation = array("i", bytes(4 * image.n))
+        self.action = array("i", bytes(4 * image.m))
+        self.state = DISARMED
 
     def _self_test(self):
         n, m = self.image.n, self.image.m
@@ -234,7 +268,7 @@ class Device:
             add(N_MISSED, 1)
         if outcome & SATURATED:
             add(N_SATURATED, 1)
-        us = self.engine.policy_us + self.engine.shield_us
+        us = (self.engine.policy_us + self.engine.shield_us) if self.board.clock_hz else 0
         if us > self.counters[LONGEST]:
             self.counters[LONGEST] = us
 

@@ -77,12 +77,12 @@ class Link:
     def _hello(self, request, reply):
         board, image, engine = self.board, self.device.image, self.device.engine
         n, m, kind = (image.n, image.m, engine.shield_kind) if image else (0, 0, SHIELDS["none"])
-        about = (PROTOCOL, KINDS["micropython"], *VERSION, self.device.state, kind, board.clock_hz, MAX_PAYLOAD, n, m, board.name, board.unique_id)
-        return self._pack(reply, about)
+        about = (PROTOCOL, KINDS["micropython"]) + VERSION + (self.device.state, kind, board.clock_hz, MAX_PAYLOAD, n, m)
+        return self._pack(reply, about + (board.name, board.unique_id))
 
     def _contract(self, request, reply):
         image = self._image()
-        return self._pack(reply, (image.bytes, image.contract_bytes, self.device.installs, *image.digests))
+        return self._pack(reply, (image.bytes, image.contract_bytes, self.device.installs) + image.digests)
 
     def _read_contract(self, request, reply):
         at = struct.unpack_from("<I", request, AT)[0]
@@ -111,9 +111,8 @@ class Link:
         return 0
 
     def _step(self, request, reply):
-        self._image()
         if self.device.state != LOCK_STEP:
-            raise Refused("not_armed")
+            raise Refused("armed" if self.device.armed else "not_armed")
         return self._tick(request)
 
     def _replay(self, request, reply):
@@ -130,8 +129,8 @@ class Link:
             raise Refused("bad_length", 4 + 4 * n)
         beyond = load(request, AT + 4, device.observation, n)
         device.result(device.step(flags, beyond), body, AT, AT + 16)
-        store(body, AT + 8, device.engine.policy_us)
-        store(body, AT + 12, device.engine.shield_us)
+        store(body, AT + 8, device.engine.policy_us if self.board.clock_hz else 0)
+        store(body, AT + 12, device.engine.shield_us if self.board.clock_hz else 0)
         return 16 + 8 * device.image.m
 
     def _status(self, request, reply):

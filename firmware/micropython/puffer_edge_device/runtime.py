@@ -49,7 +49,7 @@ def run():
             board.wait(runtime.poll())
     finally:
         if runtime:
-            runtime.device.disarm()
+            runtime.device.rest()
         micropython.kbd_intr(3)
     if runtime.link.reset_asked:
         board.reset()

@@ -16,6 +16,10 @@ class BadOrder(Exception):
     """The argument is the offset that was expected."""
 
 
+class TooLarge(Exception):
+    """More than was announced; the argument is how much that was."""
+
+
 class Store:
     def __init__(self, folder, feed):
         self.folder = folder + "/" if folder else ""
@@ -46,8 +50,10 @@ class Store:
 
     def write(self, at, data):
         """Returns the bytes held so far."""
-        if self.file is None or at != self.held or at + len(data) > self.total:
+        if self.file is None or at != self.held:
             raise BadOrder(self.held)
+        if at + len(data) > self.total:
+            raise TooLarge(self.total)
         if self.file.write(data) != len(data):
             self.abandon()
             raise OSError(28)  # no space
@@ -55,26 +61,32 @@ class Store:
         self.held += len(data)
         return self.held
 
-    def commit(self):
-        """Check what arrived and make it the newest; returns its install count. On any error the old policy stays."""
+    def candidate(self):
+        """What arrived, read back from the file system and checked."""
         if self.file is None or self.held != self.total:
             raise BadOrder(self.held)
         announced, arrived = self.announced, self.hash.digest()
         self.abandon()
         if arrived != announced:
             raise BadDigest()
-        Image(self.folder + PART, self.feed)  # what the flash holds, not what was sent
+        return Image(self.folder + PART, self.feed)
+
+    def commit(self, candidate):
+        """Make the candidate the newest; returns its install count."""
         counts = self.counts()
         count = counts[0] + 1 if counts else 1
-        os.rename(self.folder + PART, self._path(count))
+        os.rename(candidate.path, self._path(count))
+        candidate.path = self._path(count)
         for old in counts[1:]:
             os.remove(self._path(old))
         return count
 
     def abandon(self):
+        """Forget what arrived so far."""
         if self.file:
             self.file.close()
         self.file = None
+        self.held = 0
 
     def _path(self, count):
         return "%spolicy-%d.bin" % (self.folder, count)

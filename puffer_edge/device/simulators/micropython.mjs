@@ -129,7 +129,7 @@ import sys, uctypes
 from array import array
 
 class Board:
-    clock_hz = 1000000
+    clock_hz = 0  # counts nothing: the computer's own time would say nothing about a board
     name = b'wasm'
     unique_id = b'wasm'
 
@@ -168,13 +168,13 @@ class Board:
 from puffer_edge_device.runtime import Runtime, load_driver
 board = Board()
 runtime = Runtime(board, load_driver())
-addresses = [uctypes.addressof(b) for b in (board.rx, board.tx, board.at)]
+rx_at, tx_at, at = (uctypes.addressof(b) for b in (board.rx, board.tx, board.at))
 
 def turn():
     """Microseconds that may be slept, -1 until a byte comes, -2 for the prompt, -3 for a reset."""
     us = runtime.poll()
     if runtime.done:
-        runtime.device.disarm()
+        runtime.device.rest()
         return -2 if runtime.link.leave else -3
     return us
 `;
@@ -194,7 +194,7 @@ class VirtualBoard {
       if (fs.statSync(source).isFile()) this.file(name, fs.readFileSync(source));
     }
     this.mp.runPython(BOARD);
-    [this.rxAt, this.txAt, this.at] = [0, 1, 2].map((k) => this.mp.globals.get('addresses')[k]);
+    [this.rxAt, this.txAt, this.at] = ['rx_at', 'tx_at', 'at'].map((name) => this.mp.globals.get(name));
     this.turn = this.mp.globals.get('turn');
   }
 

@@ -32,14 +32,23 @@ class Scales:
     output: float
 
     def multipliers(self, wide: bool) -> tuple[Array, Array]:
-        """Multipliers and right shifts by TFLite's rule: products of doubles per channel; a float32 product where there is one channel."""
+        """Multipliers and right shifts by TFLite's rule, from products of doubles."""
         step = self.input / (1 << LIFT) if wide else self.input
-        if len(self.weight) == 1:
-            factors = [float(np.float32(step) * np.float32(self.weight[0])) / self.output]
-        else:
-            factors = [step * float(w) / self.output for w in self.weight]
-        pairs = [multiplier_and_shift(f) for f in factors]
+        pairs = [multiplier_and_shift(step * float(w) / self.output) for w in self.weight]
         return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int64)
+
+    def settled(self, wide: bool) -> Scales:
+        """These scales, where a single weight scale goes down by a few float32 steps until both rules in use give one multiplier.
+
+        For a single scale some interpreters take the product in float32 and others in double; for several, all in double.
+        """
+        if len(self.weight) > 1:
+            return self
+        step = self.input / (1 << LIFT) if wide else self.input
+        weight = np.float32(self.weight[0])
+        while multiplier_and_shift(step * float(weight) / self.output) != multiplier_and_shift(float(np.float32(step) * weight) / self.output):
+            weight = np.nextafter(weight, np.float32(0))
+        return Scales(self.input, np.array([float(weight)]), self.output)
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,6 +60,18 @@ class Lookup:
         return Lookup(reader.array("i1", 256), h.n_in)
 
     @staticmethod
+    def tanh_scale(scale: float) -> float:
+        """The first scale from ``scale`` up, a float32 number, at which no entry of the tanh table lies within 2^-12 of a rounding boundary.
+
+        There every way to compute tanh gives the same table: another libm, or TFLite-Micro's fixed point.
+        """
+        while True:
+            y = np.tanh(scale * np.arange(1, 129, dtype=np.float64)) * 128.0
+            if np.abs(y - np.floor(y) - 0.5).min() > 2.0**-12:
+                return scale
+            scale = float(np.float32(scale * (1 + 2.0**-10)))
+
+    @staticmethod
     def tanh(scale: float, width: int) -> Lookup:
         """tanh of ``scale · x`` with results in units of 1/128: float64, half away from zero."""
         y = np.tanh(scale * np.arange(-128, 128, dtype=np.float64)) * 128.0

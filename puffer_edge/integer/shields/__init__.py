@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,3 +22,14 @@ def by_channel(spec: Mapping[str, Any], field: str, known: list[str]) -> dict[st
     if unknown:
         raise InvalidInput(f"{field} of shield stage {spec['stage']!r} names {', '.join(sorted(unknown))}; the contract has {', '.join(known)}")
     return dict(value)
+
+
+def number(value: Any, what: str) -> float:
+    """A finite number from a specification.
+
+    Raises:
+        InvalidInput: the value is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidInput(f"{what} must be a finite number, not {value!r}")
+    return float(value)

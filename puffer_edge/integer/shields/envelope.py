@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from puffer_edge.contract import ActionChannel, ObservationChannel
 from puffer_edge.errors import InvalidInput
 from puffer_edge.integer.expression import Int, clamp, lift, most, where
-from puffer_edge.integer.shields import by_channel
+from puffer_edge.integer.shields import by_channel, number
 from puffer_edge.spaces import ACTION_LIMIT, fixed
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def trace(signals: Signals, spec: Mapping[str, Any]) -> tuple[tuple[Int, ...], I
     for channel, proposal, low, high in zip(contract.actions, signals.action, contract.action_low, contract.action_high):
         law = by_channel({"stage": "envelope", "law": laws.get(channel.name, {})}, "law", list(seen))
         start = biases.get(channel.name, 0.0) if channel.name in laws or channel.name in biases else channel.safe
-        total = lift(fixed(start, channel.fraction_bits, ACTION_LIMIT, f"bias of {channel.name}"))
+        total = lift(fixed(number(start, f"the bias of {channel.name}"), channel.fraction_bits, ACTION_LIMIT, f"bias of {channel.name}"))
         for name, gain in law.items():
             total = total + _term(signals.x[name], gain, *seen[name], channel)
         results.append(where(outside, clamp(total, int(low), int(high)), proposal))
@@ -65,9 +65,7 @@ def _pair(name: str, pair: Any) -> tuple[float, float]:
 
 def _term(x: Int, gain: Any, observation: ObservationChannel, shift: int, action: ActionChannel) -> Int:
     """``gain·observation`` in the action's fixed point: a gain of 14 bits, multiplied and shifted before it is summed."""
-    if isinstance(gain, bool) or not isinstance(gain, (int, float)) or not math.isfinite(gain):
-        raise InvalidInput(f"the gain of {observation.name} on {action.name} must be a finite number, not {gain!r}")
-    factor = gain * 2.0 ** (action.fraction_bits + shift - observation.fraction_bits)
+    factor = number(gain, f"the gain of {observation.name} on {action.name}") * 2.0 ** (action.fraction_bits + shift - observation.fraction_bits)
     if factor == 0.0:
         return lift(0)
     amount = GAIN_BITS - math.frexp(factor)[1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from puffer_edge.errors import InvalidInput, RangeError
 from puffer_edge.integer.expression import Int, clamp, differs, lift, most
-from puffer_edge.integer.shields import by_channel
+from puffer_edge.integer.shields import by_channel, number
 from puffer_edge.spaces import ACTION_LIMIT
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def trace(signals: Signals, spec: Mapping[str, Any]) -> tuple[tuple[Int, ...], I
         if channel.name not in rates:
             results.append(value)
             continue
-        rate = rates[channel.name]
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (math.isfinite(rate) and rate > 0):
-            raise InvalidInput(f"slew of {channel.name} must be a positive number of {channel.unit} per second, not {rate!r}")
+        rate = number(rates[channel.name], f"the slew of {channel.name}")
+        if rate <= 0:
+            raise InvalidInput(f"the slew of {channel.name} must be a positive number of {channel.unit} per second, not {rate:g}")
         step = min(math.floor(rate * 2.0**channel.fraction_bits / contract.rate_hz), ACTION_LIMIT)
         if step < 1:
             raise RangeError(

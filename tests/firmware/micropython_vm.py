@@ -1,0 +1,98 @@
+"""The MicroPython runtime on real MicroPython VMs: as a simulated board, or running one script."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import puffer_edge
+from puffer_edge.device.board import Board
+from puffer_edge.device.ports import SocketLink
+
+REPOSITORY = Path(puffer_edge.__file__).parent.parent
+RUNTIME = REPOSITORY / "firmware" / "micropython"
+SIMULATOR = REPOSITORY / "puffer_edge" / "device" / "simulators" / "micropython.mjs"
+PACKAGE = "@micropython/micropython-webassembly-pyscript"
+UNIX = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "puffer-edge" / "micropython"
+END = b"-- end of script --"
+
+MACHINES = ("wasm", "unix-64", "unix-32")
+
+
+def modules() -> Path:
+    """The node_modules folder with the VM in it; skips the test if there is none."""
+    if shutil.which("node") is None:
+        pytest.skip("needs node")
+    for folder in (os.environ.get("NODE_PATH", ""), str(REPOSITORY / "node_modules")):
+        if folder and (Path(folder) / PACKAGE).is_dir():
+            return Path(folder)
+    pytest.skip(f"needs the npm package {PACKAGE}")
+
+
+def deploy(root: Path) -> None:
+    """The runtime's files as they lie on a board."""
+    for target, source in json.loads((RUNTIME / "package.json").read_text())["urls"]:
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(RUNTIME / source, root / target)
+
+
+@contextmanager
+def simulator(root: Path, files: Mapping[str, str | bytes] | None = None) -> Iterator[int]:
+    """A simulated board whose own files are in ``root``; yields its TCP port."""
+    node_modules = modules()
+    for name, content in (files or {}).items():
+        (root / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    command = ["node", str(SIMULATOR), "--modules", str(node_modules), "--root", str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["port"]
+        finally:
+            process.kill()
+
+
+@contextmanager
+def board(root: Path, files: Mapping[str, str | bytes] | None = None) -> Iterator[Board]:
+    """A simulated board, spoken to over the link."""
+    with simulator(root, files) as port, Board(SocketLink(f"socket://127.0.0.1:{port}")) as one:
+        yield one
+
+
+def run(machine: str, script: str, root: Path, files: Mapping[str, bytes] | None = None) -> list[str]:
+    """The lines that a script prints on one of ``MACHINES``, or on "cpython"; it runs beside the runtime's files."""
+    for name, content in (files or {}).items():
+        (root / name).write_bytes(content)
+    if machine == "wasm":
+        return _run_wasm(script, root)
+    program = sys.executable if machine == "cpython" else str(UNIX / f"micropython-{machine[5:]}")
+    if not Path(program).exists():
+        pytest.skip(f"needs MicroPython's unix port ({machine})")
+    deploy(root)
+    (root / "script.py").write_text(script)
+    done = subprocess.run([program, "script.py"], cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+def _run_wasm(script: str, root: Path) -> list[str]:
+    """As the board's user.py: what it prints comes over the line."""
+    guarded = "".join(f"    {line}\n" for line in script.splitlines())
+    text = f"import sys\ntry:\n{guarded}\nexcept Exception as e:\n    sys.print_exception(e, sys.stdout)\nprint({END.decode()!r})\n"
+    with simulator(root, {"user.py": text}) as port, socket.create_connection(("127.0.0.1", port), timeout=300) as line:
+        received = b""
+        while END not in received:
+            data = line.recv(65536)
+            assert data, received[-2000:]
+            received += data
+    output = received.split(END)[0].decode()
+    assert "Traceback" not in output, output[-2000:]
+    return output.splitlines()

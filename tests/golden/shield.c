@@ -1,0 +1,47 @@
+void cart_shield(const int32_t *v, int32_t *out)
+{
+    const int32_t fallback = v[6];
+    const int32_t raw_force = v[4];
+    const int32_t x_angle = v[2];
+    const int32_t t0 = x_angle < (-11141) ? 1 : 0;
+    const int32_t t1 = 11141 < x_angle ? 1 : 0;
+    const int32_t t2 = t0 > t1 ? t0 : t1;
+    const int32_t x_position = v[0];
+    const int32_t t3 = x_position < (-8192) ? 1 : 0;
+    const int32_t t4 = t2 > t3 ? t2 : t3;
+    const int32_t t5 = 8192 < x_position ? 1 : 0;
+    const int32_t t6 = t4 > t5 ? t4 : t5;
+    const int32_t t7 = x_position * 8192;
+    const int32_t t8 = t7 >> 9;
+    const int32_t x_velocity = v[1];
+    const int32_t t9 = x_velocity * 8192;
+    const int32_t t10 = t9 >> 7;
+    const int32_t t11 = t8 + t10;
+    const int32_t t12 = x_angle * 10240;
+    const int32_t t13 = t12 >> 8;
+    const int32_t t14 = t11 + t13;
+    const int32_t x_angular_velocity = v[3];
+    const int32_t t15 = x_angular_velocity * 8192;
+    const int32_t t16 = t15 >> 5;
+    const int32_t t17 = t14 + t16;
+    const int32_t t18 = t17 > (-655360) ? t17 : (-655360);
+    const int32_t t19 = t18 < 655360 ? t18 : 655360;
+    const int32_t t20 = t6 ? t19 : raw_force;
+    const int32_t previous_force = v[5];
+    const int32_t t21 = previous_force - 655360;
+    const int32_t t22 = t20 > t21 ? t20 : t21;
+    const int32_t t23 = previous_force + 655360;
+    const int32_t t24 = t22 < t23 ? t22 : t23;
+    const int32_t t25 = t24 > (-655360) ? t24 : (-655360);
+    const int32_t t26 = t25 < 655360 ? t25 : 655360;
+    const int32_t t27 = fallback ? raw_force : t26;
+    const int32_t t28 = t24 != t20 ? 1 : 0;
+    const int32_t t29 = t28 * 2;
+    const int32_t t30 = t6 + t29;
+    const int32_t t31 = t26 != t24 ? 1 : 0;
+    const int32_t t32 = t31 * 4;
+    const int32_t t33 = t30 + t32;
+    const int32_t t34 = fallback ? 0 : t33;
+    out[0] = t27;
+    out[1] = t34;
+}

@@ -1,0 +1,122 @@
+"""The command line as a user meets it: real processes, exit codes, messages with the way out, JSON that parses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from puffer_edge.device.bundle import Bundle
+from puffer_edge.policy import Policy
+from tests import samples
+
+
+def cli(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "puffer_edge.cli", *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
+
+
+def error_of(*words: object) -> tuple[int, str]:
+    """Exit code and what was said on stderr, without rich's line breaks and frames."""
+    finished = cli(*words)
+    assert "Traceback" not in finished.stderr
+    return finished.returncode, " ".join(finished.stderr.replace("│", " ").split())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return samples.bundle(tmp_path_factory.mktemp("cli") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def policy(bundle: Bundle) -> Path:
+    return bundle.path / "policy.safetensors"
+
+
+def test_help_teaches_every_command() -> None:
+    text = cli("--help").stdout
+    for name in ("train", "eval", "export", "install", "check", "simulate", "targets", "envs", "doctor"):
+        assert f" {name} " in text
+        assert "show this help" in cli(name, "--help").stdout
+
+
+def test_lists_as_json() -> None:
+    assert {t["name"] for t in json.loads(cli("targets", "--json").stdout)} >= {"rp2040", "esp32", "host"}
+    assert {e["name"] for e in json.loads(cli("envs", "--json").stdout)} >= {"cartpole", "pendulum"}
+    checks: list[dict[str, Any]] = json.loads(cli("doctor", "--json").stdout)
+    assert {"name", "ok", "found", "fix"} <= set(checks[0]) and all(c["fix"] for c in checks if not c["ok"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["train", "cartpoel"], 2, "did you mean cartpole"),
+        (["train", "cartpole", "--steps", "0"], 2, "steps"),
+        (["eval", "no/such/run"], 2, "no policy at"),
+        (["export", "no/such/run", "--target", "rp2040", "--out", "x"], 2, "no policy at"),
+        (["install", "no/such/bundle", "--board", "sim"], 2, "puffer-edge export"),
+        (["check", "no/such/bundle", "--board", "sim"], 2, "puffer-edge export"),
+        (["frobnicate"], 2, "Available subcommands"),
+    ],
+)
+def test_wrong_input_says_the_way_out(words: list[str], code: int, message: str, tmp_path: Path) -> None:
+    found, text = error_of(*words)
+    assert (found, message in text) == (code, True), text
+
+
+def test_an_unknown_target_lists_the_known_ones(policy: Path, tmp_path: Path) -> None:
+    code, text = error_of("export", policy, "--target", "rp2041", "--out", tmp_path / "x")
+    assert code == 2 and "rp2040" in text
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_missing_port_says_how_to_find_one(bundle: Bundle) -> None:
+    code, text = error_of("install", bundle.path, "--board", "/dev/ttyNONE7")
+    assert code == 9 and "/dev/ttyNONE7" in text
+    code, text = error_of("check", bundle.path, "--board", "socket://127.0.0.1:1")
+    assert code == 9 and "127.0.0.1:1" in text
+
+
+def test_errors_are_json_too(policy: Path) -> None:
+    finished = cli("export", policy, "--target", "nothing", "--out", "x", "--json")
+    assert json.loads(finished.stdout)["error"] == "InvalidInput" and finished.returncode == 2
+
+
+def test_a_policy_too_large_says_needs_has_and_what_to_try(tmp_path: Path) -> None:
+    env = samples.load("pendulum")
+    samples.policy(env.contract, (400, 400)).save(tmp_path / "policy.safetensors")
+    code, text = error_of("export", tmp_path / "policy.safetensors", "--target", "esp32", "--out", tmp_path / "b")
+    assert code == 4 and "needs" in text and "has" in text and "--hidden" in text
+    assert not (tmp_path / "b").exists()
+
+
+def test_nan_in_the_weights_is_refused(policy: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(policy, "numpy") as file:
+        about, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    tensors["layers.0.weight"][0, 0] = np.nan
+    save_file(tensors, tmp_path / "policy.safetensors", metadata=about)
+    code, text = error_of("export", tmp_path / "policy.safetensors", "--target", "host", "--out", tmp_path / "b")
+    assert code == 2 and "NaN" in text
+
+
+def test_export_writes_a_bundle_and_eval_compares(policy: Path, tmp_path: Path) -> None:
+    manifest = json.loads(cli("export", policy, "--target", "host", "--out", tmp_path / "b", "--json").stdout)
+    assert Bundle.load(tmp_path / "b").image.digest.hex() == manifest["digests"]["image"]
+    result = json.loads(cli("eval", policy, "--integer", "--episodes", 5, "--json").stdout)
+    assert result["episodes"] == 5
+    for kind in ("float", "integer"):
+        low, high = result[kind]["interval"]
+        assert low <= result[kind]["return"] <= high
+    assert abs(result["float"]["return"] - result["integer"]["return"]) < 0.05 * abs(result["float"]["return"])
+    assert json.loads(cli("eval", policy, "--no-shield", "--episodes", 2, "--json").stdout)["shield"] == []
+
+
+def test_a_policy_survives_its_file(policy: Path) -> None:
+    assert Policy.load(policy).contract.name == "pendulum"

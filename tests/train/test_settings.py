@@ -1,0 +1,47 @@
+"""Settings are checked where they are made, and an unknown key is an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from puffer_edge import envs
+from puffer_edge.errors import InvalidInput
+from puffer_edge.train.settings import PRESETS, PPOSettings, preset
+
+
+def test_round_trip_through_json() -> None:
+    for settings in (PPOSettings(), *PRESETS.values(), PPOSettings(hidden=(8,), target_kl=0.02)):
+        assert PPOSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_every_environment_has_a_preset_and_others_the_defaults() -> None:
+    assert set(PRESETS) == set(envs.names())
+    assert preset("anything") == PPOSettings()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr": 1.0}, "no setting lr: it has steps"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"rows": 2.5}, "rows must be a whole number"),
+        ({"epochs": True}, "epochs"),
+        ({"learning_rate": float("nan")}, "learning_rate must lie in 0 … 1, not nan"),
+        ({"discount": 1.1}, "discount"),
+        ({"clip": "0.2"}, "clip"),
+        ({"hidden": ()}, "hidden"),
+        ({"hidden": (64, 0)}, "hidden"),
+        ({"hidden": 64}, "hidden"),
+        ({"activation": "gelu"}, "activation must be 'relu' or 'tanh'"),
+        ({"target_kl": 0.0}, "target_kl"),
+        ({"target_kl": "small"}, "target_kl"),
+        ({"anneal": 1}, "anneal"),
+        ({"rows": 1, "horizon": 1}, "at least 2 samples"),
+    ],
+)
+def test_what_is_wrong_is_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        PPOSettings.from_dict(values)
