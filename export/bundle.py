@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import puffer_edge
+from puffer_edge import __version__
 from puffer_edge.device.bundle import IMAGE, POLICY, VECTORS, Bundle
 from puffer_edge.device.target import Target
 from puffer_edge.errors import DoesNotFit, MissingExtra
@@ -82,10 +82,16 @@ def export(
             "saturated": round(quality.saturated, 6),
         },
         "vectors": {"steps": len(steps), "sequences": int((steps.flags & protocol.STEP_RESET).sum()), "self_test_steps": SELF_TEST_STEPS},
-        "versions": {"puffer_edge": puffer_edge.__version__, "protocol": protocol.VERSION, "image": image.VERSION, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {
+            "puffer_edge": __version__,
+            "protocol": protocol.VERSION,
+            "image": image.VERSION,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
         "origin": policy.origin,
         **(about or {}),
-    }  # fmt: skip
+    }
     files["report.html"] = page.bundle_page(source, manifest).encode()
     return Bundle.write(out, manifest, files)
 
@@ -105,11 +111,13 @@ def cost(source: Source) -> dict[str, int]:
 def _fits(source: Source) -> None:
     advice = "try a smaller hidden layer, for example 'puffer-edge train … --hidden 32 32'"
     needs, target = cost(source), source.target
-    if needs["image_bytes"] > target.image_max_bytes:
-        raise DoesNotFit("KiB of flash for the policy image", round(needs["image_bytes"] / 1024, 1), round(target.image_max_bytes / 1024, 1), target.name, advice)
     held = needs["image_bytes"] + needs["activation_bytes"]
-    if held > target.ram_for_policy_bytes:
-        raise DoesNotFit("KiB of RAM for the policy", round(held / 1024, 1), round(target.ram_for_policy_bytes / 1024, 1), target.name, advice)
+    for what, bytes_needed, bytes_there in (
+        ("KiB of flash for the policy image", needs["image_bytes"], target.image_max_bytes),
+        ("KiB of RAM for the policy", held, target.ram_for_policy_bytes),
+    ):
+        if bytes_needed > bytes_there:
+            raise DoesNotFit(what, round(bytes_needed / 1024, 1), round(bytes_there / 1024, 1), target.name, advice)
 
 
 def _files(source: Source) -> tuple[dict[str, bytes], dict[str, str]]:

@@ -27,7 +27,9 @@ def files(source: Source) -> dict[str, bytes]:
 def header(source: Source) -> str:
     """``policy.h``: channels, digest, and the two symbols."""
     c, name = source.image.contract, source.name
-    rows = [f" *   observation[{i}]  {ch.name}, {ch.unit}, {ch.low:g} … {ch.high:g}, value × 2^{ch.fraction_bits}" for i, ch in enumerate(c.observations)]
+    rows = [
+        f" *   observation[{i}]  {ch.name}, {ch.unit}, {ch.low:g} … {ch.high:g}, value × 2^{ch.fraction_bits}" for i, ch in enumerate(c.observations)
+    ]
     rows += [
         f" *   action[{j}]  {ch.name}, {ch.unit}, {ch.low:g} … {ch.high:g}, safe {ch.safe:g}, value × 2^{ch.fraction_bits}"
         for j, ch in enumerate(c.actions)

@@ -23,7 +23,8 @@ def runtime_files() -> dict[str, bytes]:
 def shield_module(source: Source) -> str:
     """``shield.py``: the shield as one function, bound by its digest to the bytecode in the image."""
     shield = source.image.shield
-    return f'"""{source.policy.name}: the shield, printed by puffer-edge; do not edit."""\n\nDIGEST = {shield.digest!r}\n\n\n{shield.to_micropython()}'
+    about = f"{source.policy.name}: the shield, printed by puffer-edge; do not edit."
+    return f'"""{about}"""\n\nDIGEST = {shield.digest!r}\n\n\n{shield.to_micropython()}'
 
 
 def files(source: Source) -> dict[str, bytes]:

@@ -29,7 +29,8 @@ def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
     digests = "".join(f"<tr><th>{key}</th><td><code>{value}</code></td></tr>" for key, value in manifest["digests"].items())
     left_out = "".join(f"<p>{name} was left out: {html.escape(why)}</p>" for name, why in manifest["left_out"].items())
     calibration = manifest["calibration"]
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(source.policy.name)} for {target.name}</title><style>{STYLE}</style>
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8">
+<title>{html.escape(source.policy.name)} for {target.name}</title><style>{STYLE}</style>
 <h1>{html.escape(source.policy.name)} for {html.escape(target.title)}</h1>
 <p>{html.escape(target.notes)}</p>{left_out}
 <pre>puffer-edge install {{this folder}} --board sim      # or the port of your board

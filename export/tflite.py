@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from puffer_edge.export.source import Source
 from puffer_edge.errors import Mismatch, MissingExtra, Unsupported
+from puffer_edge.export.source import Source
 from puffer_edge.integer.ops import Array, Op
 from puffer_edge.integer.ops.dense import LIFT, Dense, Scales
 from puffer_edge.integer.ops.lookup import Lookup
@@ -29,6 +29,15 @@ SCHEMA_VERSION = 3
 ALIGNMENT = 16
 VERSIONS = {"FULLY_CONNECTED": 4, "TANH": 2, "QUANTIZE": 2, "FULLY_CONNECTED 16x8": 11}
 """Operator versions by TensorFlow's op_version.cc: int8, int8, int16 output, int16 × int8 with a stated bias type."""
+
+
+def files(source: Source) -> dict[str, bytes]:
+    """``policy.tflite``: the network from int8 input to int16 head.
+
+    Raises:
+        MissingExtra: flatbuffers or the schema package is not installed.
+    """
+    return {"policy.tflite": tflite(source.image.program)}
 
 
 def tflite(program: Program, batch: int = 1) -> bytes:
@@ -273,12 +282,3 @@ class _Writer:
         if vector is not None:
             s.BufferAddData(b, vector)
         return int(s.BufferEnd(b))
-
-
-def files(source: Source) -> dict[str, bytes]:
-    """``policy.tflite``: the network from int8 input to int16 head.
-
-    Raises:
-        MissingExtra: flatbuffers or the schema package is not installed.
-    """
-    return {"policy.tflite": tflite(source.image.program)}

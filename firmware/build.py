@@ -52,7 +52,7 @@ def protocol_header() -> str:
     plain = ["MAX_PAYLOAD", "INSTALL_CHUNK", "REPLY", "ERROR", "ARM_LOCK_STEP", "ARM_FREE_RUN"]
     plain += ["STEP_RESET", "STEP_MISSED", "STEP_INVALID", "SATURATED", "MISSED", "INVALID", "STALE", "POLICY_RAN"]
     plain += ["REASON_SHIFT", "MAX_STAGES", "REASON_INVALID", "REASON_STALE"]
-    lines = ["/* Generated from firmware/shared/protocol.py by firmware/build.py: edit those. */", "#ifndef PE_PROTOCOL_H", "#define PE_PROTOCOL_H", ""]
+    lines = ["/* Generated from firmware/shared/protocol.py by firmware/build.py. */", "#ifndef PE_PROTOCOL_H", "#define PE_PROTOCOL_H", ""]
     lines += _enum("PE_", {"PROTOCOL_VERSION": protocol.VERSION} | {name: getattr(protocol, name) for name in plain})
     lines.append("/* Requests, and the bytes of their payloads: at least, where more may follow. */")
     requests: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The command line: five verbs (train, export, install, check, and eval beside them) and three lists (targets, envs, doctor)."""
+"""Train a policy, put it into integers, export it, install it on a board, and check that the board does what the trainer said."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def train(
 
 
 def _show_training(result: dict[str, Any]) -> None:
-    OUT.print(f"trained {result['environment']} for {result['steps']:,} steps in {result['seconds']:.1f} s: {result['status']}; saved in {result['run']}")
+    OUT.print(f"trained {result['environment']} for {result['steps']:,} steps in {result['seconds']:.1f} s: {result['status']}")
+    OUT.print(f"  saved in {result['run']}", soft_wrap=True)
     for key, words in (("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield")):
         found = result[key]
         if found:
@@ -178,7 +179,33 @@ def install(bundle: Folder, board: str, json: Flag = False) -> None:
         device.install(held.image.data, lambda done, total: advance(done, total, ""))
         identity = device.identity.summary()
     result = {"board": identity, "target": held.target, "bytes": len(held.image.data), "image": held.image.digest.hex()}
-    _print(json, result, lambda: OUT.print(f"installed {len(held.image.data):,} bytes on {identity['target']} ({identity['unique_id']}); its self-test passed"))
+    words = f"installed {result['bytes']:,} bytes on {identity['target']} ({identity['unique_id']}); its self-test passed"
+    _print(json, result, lambda: OUT.print(words))
+
+
+def simulate(target: Name, port: int = 0, state: Path | None = None, json: Flag = False) -> None:
+    """Start a simulated board and keep it running, like a board that is plugged in.
+
+    Prints the address under which install and check find it. Ends with Ctrl-C, or when its standard input closes.
+
+    Args:
+        target: name of a target; 'puffer-edge targets' lists them.
+        port: TCP port on this computer; 0 takes a free one.
+        state: folder that keeps its flash between runs; a fresh board where not given.
+        json: print the address as JSON.
+    """
+    from puffer_edge.device import simulators
+    from puffer_edge.device import target as targets
+
+    board = targets.load(target)
+    simulator = simulators.start(board, state, port)
+    try:
+        result = {"board": simulator.url, "target": board.name, "says": simulator.says}
+        _print(json, result, lambda: OUT.print(f"{board.title} at {simulator.url}\n{simulator.says}\nCtrl-C ends it", soft_wrap=True))
+        sys.stdout.flush()
+        simulator.wait()
+    finally:
+        simulator.stop()
 
 
 def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION_SEED, report: Path | None = None, json: Flag = False) -> None:
@@ -208,6 +235,8 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
     if report:
         require_matplotlib()
     with _bar("checking") as advance, open_board(board, held) as device:
+        if board == "sim":
+            device.install(held.image.data, lambda done, total: advance(done, total, "installing"))
         result = run_check(held, device, env, episodes, seed, lambda stage, done, total: advance(done, total, stage))
     summary = result.summary()
     if report:
@@ -219,7 +248,8 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
 
 def _show_check(summary: dict[str, Any]) -> None:
     same = summary["mismatches"] == 0
-    OUT.print(f"[{'green' if same else 'red'}]{summary['mismatches']} mismatches[/] in {summary['vectors']} vector and {summary['steps']} closed-loop steps")
+    verdict = f"[{'green' if same else 'red'}]{summary['mismatches']} mismatches[/]"
+    OUT.print(f"{verdict} in {summary['vectors']} vector and {summary['steps']} closed-loop steps")
     if not same:
         OUT.print(f"  first: {summary['first_difference']}", soft_wrap=True)
     OUT.print(f"  return: float {summary['return_float']}, integer {summary['return_integer']}, device {summary['return_device']}")
@@ -228,10 +258,9 @@ def _show_check(summary: dict[str, Any]) -> None:
     trip = summary["round_trip_us"]
     OUT.print(f"  round trip: median {trip['median']:.0f} µs, 99 % below {trip['p99']:.0f} µs")
     if summary["ticks_cycles"]:
-        OUT.print(
-            f"  cycles a tick ({summary['cycles_are']}): median {summary['ticks_cycles']['median']:,}"
-            f" (network {summary['policy_cycles']['median']:,}, shield {summary['shield_cycles']['median']:,}), most {summary['ticks_cycles']['max']:,}"
-        )
+        tick, policy, shield = (summary[f"{part}_cycles"] for part in ("ticks", "policy", "shield"))
+        parts = f"network {policy['median']:,}, shield {shield['median']:,}"
+        OUT.print(f"  cycles a tick ({summary['cycles_are']}): median {tick['median']:,} ({parts}), most {tick['max']:,}")
     if summary.get("simulated"):
         OUT.print(f"  simulated: {summary['simulated']}", soft_wrap=True)
     if summary.get("report"):
@@ -318,6 +347,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "install": install,
     "check": check,
+    "simulate": simulate,
     "targets": targets,
     "envs": environments,
     "doctor": doctor,
@@ -358,8 +388,8 @@ def _print(as_json: bool, result: Any, show: Callable[[], None]) -> None:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    columns = [TextColumn(what), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), TextColumn("{task.fields[note]}"), TimeElapsedColumn()]
-    with Progress(*columns, console=SIDE, transient=True) as progress:
+    done, note = TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), TextColumn("{task.fields[note]}")
+    with Progress(TextColumn(what), BarColumn(), done, note, TimeElapsedColumn(), console=SIDE, transient=True) as progress:
         task = progress.add_task(what, total=1, note="")
         yield lambda done, total, text: progress.update(task, completed=done, total=total, note=text)
 

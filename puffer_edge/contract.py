@@ -220,7 +220,7 @@ class Contract:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"the contract is not JSON: {error}") from None
         return _build(data)
 

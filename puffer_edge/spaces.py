@@ -30,12 +30,12 @@ def fixed(value: float, fraction_bits: int, limit: int, what: str) -> int:
     Raises:
         RangeError: the result is not finite or exceeds ``limit``.
     """
-    if not np.isfinite(value):
+    if not abs(value) < 1e300:
         raise RangeError(f"{what} is {value}: every bound of a contract must be finite; declare the range the sensor really has")
-    result = int(np.rint(np.float64(value) * 2.0**fraction_bits))
-    if abs(result) > limit:
-        raise RangeError(f"{what} = {value:g} with {fraction_bits} fraction bits is {result}, beyond ±{limit}: use fewer fraction bits")
-    return result
+    scaled = float(value) * 2.0**fraction_bits
+    if not abs(scaled) <= limit:
+        raise RangeError(f"{what} = {value:g} with {fraction_bits} fraction bits is {scaled:.10g}, beyond ±{limit}: use fewer fraction bits")
+    return round(scaled)
 
 
 def to_fixed(values: npt.ArrayLike, fraction_bits: Ints, low: Ints, high: Ints) -> tuple[Ints, Bools, Bools]:
@@ -53,7 +53,8 @@ def to_fixed(values: npt.ArrayLike, fraction_bits: Ints, low: Ints, high: Ints) 
     """
     x = np.asarray(values, np.float64)
     invalid = np.asarray(~np.isfinite(x).all(-1))
-    scaled = np.rint(np.where(invalid[..., None], 0.0, x) * np.exp2(fraction_bits))
+    with np.errstate(over="ignore"):  # beyond float64 is beyond the range, and saturates
+        scaled = np.rint(np.where(invalid[..., None], 0.0, x) * np.exp2(fraction_bits))
     clipped = np.clip(scaled, low, high)
     clipped = np.where(invalid[..., None], 0.0, clipped)
     saturated = np.asarray((clipped != scaled).any(-1) & ~invalid)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from puffer_edge.errors import BundleError, InvalidInput
 from puffer_edge.files import write_atomic
 
 FORMAT = 1
+DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, InvalidInput)
+"""What reading a damaged archive of arrays may raise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,7 @@ class Trace:
         different = np.zeros(len(self), bool)
         for name in ("observation", "raw", "applied", "outcome", "state"):
             a, b = getattr(self, name), getattr(other, name)
-            different |= (a != b).reshape(len(self), -1).any(1)
+            different |= (a != b).any(axis=tuple(range(1, a.ndim)))
         return np.flatnonzero(different)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -105,13 +109,13 @@ class Trace:
         if not Path(path).is_file():
             raise InvalidInput(f"there is no trace at {os.fspath(path)}")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes())
                 columns: dict[str, Any] = {name: file[name] for name in COLUMNS}
             if about["format"] > FORMAT:
                 raise BundleError(f"{os.fspath(path)} has format {about['format']}, this version reads up to {FORMAT}: upgrade puffer-edge")
             return Trace(**columns, source=about["source"], seed=about["seed"], about=about["about"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except DAMAGE as error:
             raise BundleError(f"{os.fspath(path)} is not a trace of this package, or it is damaged: {error}") from None
 
 

@@ -1,12 +1,13 @@
 /* dense: int8 activations times int8 weights into int32, requantised to int8, or to int16 for the head. */
 #include "pe_ops.h"
 
-/* Adds the products of `x` with two rows of weights to two sums; each activation is loaded once for both. The sums wrap
- * rather than overflow: with an image from this package it is proved that they do neither. `count` is a positive
- * multiple of 4. One negative index serves all three arrays from their ends, and its reaching zero ends the loop. */
-static void dot2(const int8_t *x, const int8_t *w0, const int8_t *w1, int32_t count, uint32_t sum[2])
+/* Two sums of products: of `x` with each of two rows of weights, so that every activation is loaded once for both. They
+ * wrap rather than overflow: with an image from this package it is proved that they do neither. `count` is a positive
+ * multiple of 4. One negative index serves all three arrays from their ends, and its reaching zero ends the loop.
+ * Returns the first sum in the low and the second in the high half: two registers. */
+static uint64_t dot2(const int8_t *x, const int8_t *w0, const int8_t *w1, int32_t count)
 {
-    uint32_t a0 = sum[0], a1 = sum[1];
+    uint32_t a0 = 0, a1 = 0;
     int32_t i = -count;
     x += count;
     w0 += count;
@@ -29,8 +30,7 @@ static void dot2(const int8_t *x, const int8_t *w0, const int8_t *w1, int32_t co
         a1 += (uint32_t)(w1[i] * v);
     }
 #endif
-    sum[0] = a0;
-    sum[1] = a1;
+    return a0 | (uint64_t)a1 << 32;
 }
 
 void pe_dense(const pe_op *op, const void *in, void *out)
@@ -40,20 +40,20 @@ void pe_dense(const pe_op *op, const void *in, void *out)
     const int32_t *multiplier = bias + n_out;
     const uint8_t *shift = (const void *)(multiplier + n_out);
     const int8_t *weight = (const int8_t *)shift + pe_padded(n_out);
-    const int32_t low = op->low - op->zero, high = op->high - op->zero;
+    const int32_t zero = op->zero, low = op->low - zero, high = op->high - zero;
     const int head = op->flags & PE_DENSE_HEAD;
-    for (uint32_t o = 0; o < n_out; o += 2) {
-        const uint32_t rows = n_out - o > 1 ? 2 : 1; /* an odd last row is its own neighbour */
-        uint32_t sum[2] = {(uint32_t)bias[o], (uint32_t)bias[o + rows - 1]};
-        dot2(in, weight, weight + (rows - 1) * stride, (int32_t)stride, sum);
-        weight += 2 * stride;
-        for (uint32_t k = 0; k < rows; k++) {
-            const int32_t a = (int32_t)(head ? sum[k] * 128u : sum[k]);
-            const int32_t y = pe_clamp(pe_requantise(a, multiplier[o + k], shift[o + k]), low, high) + op->zero;
-            if (head)
-                ((int16_t *)out)[o + k] = (int16_t)y;
-            else
-                ((int8_t *)out)[o + k] = (int8_t)y;
+    uint64_t sums = 0;
+    for (uint32_t o = 0; o < n_out; o++) {
+        if (o % 2 == 0) { /* an odd last row is its own neighbour */
+            sums = dot2(in, weight, o + 1 < n_out ? weight + stride : weight, (int32_t)stride);
+            weight += 2 * stride;
         }
+        const uint32_t a = (uint32_t)sums + (uint32_t)bias[o];
+        const int32_t y = pe_clamp(pe_requantise((int32_t)(head ? a * 128u : a), multiplier[o], shift[o]), low, high) + zero;
+        if (head)
+            ((int16_t *)out)[o] = (int16_t)y;
+        else
+            ((int8_t *)out)[o] = (int8_t)y;
+        sums >>= 32;
     }
 }

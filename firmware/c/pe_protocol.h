@@ -1,4 +1,4 @@
-/* Generated from firmware/shared/protocol.py by firmware/build.py: edit those. */
+/* Generated from firmware/shared/protocol.py by firmware/build.py. */
 #ifndef PE_PROTOCOL_H
 #define PE_PROTOCOL_H
 

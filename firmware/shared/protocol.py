@@ -12,7 +12,7 @@ INSTALL_CHUNK = 256
 
 # name: (type, format of the request, format of the reply); a trailing "*" is the variable rest in bytes
 MESSAGES = {
-    # () -> protocol, kind, major, minor, patch, state, shield, clock_hz, max_payload, n_obs, n_act, target, unique id
+    # () -> protocol, kind, major, minor, patch, state, shield, clock_hz (of the cycles; 0: none counted), max_payload, n_obs, n_act, target, unique id
     "hello": (0x01, "", "<HBBBBBBIHHH12s8s"),
     # () -> image bytes, contract bytes, install count, digests of image, contract, program, shield
     "contract": (0x02, "", "<III32s32s32s32s"),

@@ -8,20 +8,27 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from puffer_edge.contract import Contract
+from puffer_edge.device import simulators
+from puffer_edge.device import target as targets
+from puffer_edge.device.bundle import Bundle
 from puffer_edge.device.link import DIGESTS, Link, fixed_bytes
+from puffer_edge.device.loopback import LoopbackLink
+from puffer_edge.device.ports import SocketLink, open_link
 from puffer_edge.errors import ContractError, InvalidInput, LinkError, Refused, Timeout, Unsupported, WrongFirmware
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import image as images
 from puffer_edge.spaces import Ints
 
 Progress = Callable[[int, int], None]
-RESTART_S = 15.0
+GREETING_S, RESTART_S = 4.0, 15.0
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ class Board:
         self.says = says
         self._stop = stop
         try:
-            self.identity = self.hello()
+            self.identity = self._greet(GREETING_S)
         except BaseException:
             self.close()
             raise
@@ -202,6 +209,16 @@ class Board:
             unique_id=unique.hex(),
         )
         return self.identity
+
+    def _greet(self, limit_s: float) -> Identity:
+        """Ask often, until the board has started."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            try:
+                return self.hello(timeout_s=POLL_S)
+            except Timeout:
+                if time.monotonic() >= deadline:
+                    raise
 
     def install(self, image: bytes, progress: Progress | None = None) -> Digests:
         """Send a policy image; the board goes on with the old one until all of the new one is there and tested.
@@ -259,7 +276,7 @@ class Board:
                 break
             text += part
         if hashlib.sha256(text).digest() != held.contract:
-            raise ContractError(f"the board's contract ({len(text)} of {held.contract_bytes} bytes) does not have the digest that the board reports: install again")
+            raise ContractError(f"the contract on the board ({len(text)} of {held.contract_bytes} bytes) does not have its digest: install again")
         return Contract.from_json(text.decode("ascii"))
 
     def arm(self, contract: bytes, program: bytes, shield: bytes, mode: int = protocol.ARM_LOCK_STEP, expected: Contract | None = None) -> None:
@@ -317,13 +334,13 @@ class Board:
             flags |= protocol.STEP_MISSED
         data = b"" if observation is None or flags & protocol.STEP_MISSED else np.asarray(observation).astype("<i4").tobytes()
         start = time.perf_counter()
-        *head, rest = self._ask(message, flags, rest=data)
+        outcome, state, cycles_policy, cycles_shield, rest = self._ask(message, flags, rest=data)
         elapsed = (time.perf_counter() - start) * 1e6
         actions = np.frombuffer(rest, "<i4").astype(np.int32)
         if len(actions) != 2 * self.identity.n_actions:
             raise WrongFirmware(f"the board answered with {len(actions)} numbers, its policy has {self.identity.n_actions} actions")
         raw, applied = np.split(actions, 2)
-        return StepReply(*head, raw, applied, elapsed)
+        return StepReply(outcome, state, cycles_policy, cycles_shield, raw, applied, elapsed)
 
     def status(self) -> Status:
         """The board's counters."""
@@ -337,11 +354,7 @@ class Board:
             Timeout: it did not come back.
         """
         self._ask("reset")
-        deadline = time.monotonic() + RESTART_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(Timeout):
-                return self.hello(timeout_s=0.25)
-        raise Timeout(f"{self.link.name} did not answer within {RESTART_S:g} s of its reset: switch the board off and on")
+        return self._greet(RESTART_S)
 
     def service(self) -> None:
         """Enter the service mode: the USB boot loader or MicroPython's prompt. The link ends here."""
@@ -356,6 +369,48 @@ class Board:
         answer = self.link.ask(message, payload)
         size = fixed_bytes(layout)
         return (*struct.unpack(layout.rstrip("*") or "<", answer[:size]), answer[size:])
+
+
+def open_board(where: str, bundle: Bundle, state: Path | None = None) -> Board:
+    """Open a board.
+
+    Args:
+        where: "sim" for a simulated one, "loopback" for one in this process, else a serial port or socket://HOST:PORT.
+        bundle: what it is for; a board without hardware starts with the bundle's policy installed.
+        state: folder where a simulated board keeps its flash; without one it is fresh each time.
+
+    Raises:
+        PortUnavailable: missing, busy or not permitted.
+        WrongFirmware, Timeout: no puffer-edge firmware answers.
+        Unsupported: the simulator needs a program that is not installed.
+    """
+    target = targets.load(bundle.target)
+    if where == "sim":
+        return _furnished(open_simulator(target, state), bundle)
+    if where == "loopback":
+        return _furnished(Board(LoopbackLink(), "The numpy reference behind the link, in this process: no firmware runs."), bundle)
+    return Board(open_link(where, target))
+
+
+def open_simulator(target: targets.Target, state: Path | None = None) -> Board:
+    """Start a target's simulator and connect to it; closing the board ends it."""
+    simulator = simulators.start(target, state)
+    try:
+        link = SocketLink(simulator.url, simulator.last_words)
+    except BaseException:
+        simulator.stop()
+        raise
+    return Board(link, simulator.says, simulator.stop)
+
+
+def _furnished(board: Board, bundle: Bundle) -> Board:
+    try:
+        if board.digests().image != bundle.image.digest:
+            board.install(bundle.image.data)
+    except BaseException:
+        board.close()
+        raise
+    return board
 
 
 def _identity(answer: bytes) -> tuple[Any, ...]:

@@ -115,7 +115,7 @@ class Link(ABC):
                 self.round_trips += 1
                 return _checked(message, layout, answer)
         if self.bad_frames > bad:
-            raise BadFrame(f"{self.name} answers '{message}' with something else than puffer-edge frames: check the firmware, the baud rate and the wiring")
+            raise BadFrame(f"what {self.name} answers to '{message}' is no puffer-edge frame: check the firmware, the baud rate and the wiring")
         raise Timeout(f"{self.name} did not answer '{message}' ({TRIES} tries of {limit:g} s): is the firmware installed and the board powered?")
 
     def _await(self, message: str, kind: int, limit: float) -> bytes | None:

@@ -66,7 +66,7 @@ class LoopbackDevice:
     def __init__(self) -> None:
         self.ticks_run = 0  # never reset: what a test of repetitions counts
         self._decoder = Decoder(protocol.MAX_PAYLOAD)
-        self._last: tuple[int, int, tuple[int, int]] | None = None
+        self._last: tuple[int, int, tuple[int, ...]] | None = None
         self._answer = b""
         self._installs = self._repeated = 0
         self._image: Image | None = None

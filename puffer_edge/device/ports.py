@@ -8,6 +8,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,16 @@ def open_link(url: str, target: Target) -> Link:
 
 
 class SocketLink(Link):
-    """A line over TCP, to a simulator or a serial server."""
+    """A line over TCP, to a simulator or a serial server.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: socket://HOST:PORT.
+        last_words: what the other end said before it went away.
+    """
+
+    def __init__(self, url: str, last_words: Callable[[], str] = str) -> None:
         super().__init__(url)
+        self._last_words = last_words
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -99,7 +106,8 @@ class SocketLink(Link):
         self._socket.close()
 
     def _gone(self, why: object) -> PortUnavailable:
-        return PortUnavailable(f"{self.name} went away ({why}): start the simulator or serial server again")
+        way = self._last_words() or "start the simulator or serial server again"
+        return PortUnavailable(f"{self.name} went away ({why}): {way}")
 
 
 class SerialLink(Link):
@@ -171,7 +179,7 @@ def _cannot_open(url: str, error: Exception) -> str:
     if number in (errno.EACCES, errno.EPERM) and "lock" not in text:
         way = "you may not open it: join the group that owns it (Linux: sudo usermod -aG dialout $USER, then log in again)"
     elif number in (errno.EBUSY, errno.EAGAIN) or "lock" in text or "access is denied" in text:
-        way = "another program holds it: close mpremote, a serial monitor or another check; ModemManager also grabs ports for a while after plugging in"
+        way = "another program holds it: close mpremote, a serial monitor or another check; ModemManager holds new ports for some seconds"
     else:
         found = ", ".join(p.device for p in list_ports()) or "none; is the cable a data cable?"
         way = f"there is no such port; ports here: {found}"

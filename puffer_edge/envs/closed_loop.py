@@ -198,7 +198,8 @@ class Loop:
     def trace(self, about: dict[str, Any]) -> Trace:
         """Everything recorded so far."""
         c = self.environment.contract
-        kinds = {"time_us": np.int64, "reward": np.float64, "cost": np.float64, "round_trip_us": np.float64, "terminated": np.bool_, "truncated": np.bool_}
+        kinds: dict[str, Any] = dict.fromkeys(("reward", "cost", "round_trip_us"), np.float64)
+        kinds |= {"time_us": np.int64, "terminated": np.bool_, "truncated": np.bool_}
         kinds |= dict.fromkeys(("outcome", "state", "cycles_policy", "cycles_shield"), np.uint32)
         columns: dict[str, Any] = {name: np.array(values, kinds.get(name, np.int32)) for name, values in self._rows.items()}
         for name, width in (("observation", c.n_observations), ("raw", c.n_actions), ("applied", c.n_actions)):

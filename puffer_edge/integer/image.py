@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.contract import Contract
-from puffer_edge.errors import BundleError, InvalidInput
+from puffer_edge.errors import BundleError, ContractError, InvalidInput
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.shield import Shield
 from puffer_edge.integer.vectors import Vectors
@@ -73,7 +73,7 @@ def unpack(data: bytes, stages: Sequence[str] = ()) -> Image:
     count, contract_at, contract_bytes, ops_at, ops_bytes, shield_at, shield_bytes = h[6], h[11], h[12], h[14], h[15], h[16], h[17]
     try:
         contract = Contract.from_json(_slice(data, contract_at, contract_bytes).decode("ascii"))
-    except (UnicodeDecodeError, InvalidInput) as error:
+    except (UnicodeDecodeError, InvalidInput, ContractError) as error:
         raise BundleError(f"the image's contract cannot be read: {error}") from None
     program = Program.unpack(contract, _slice(data, ops_at, ops_bytes), count)
     shield = Shield.from_bytecode(contract, _slice(data, shield_at, shield_bytes), stages)

@@ -32,7 +32,7 @@ TANH_REACH = 4.0
 BIAS_LIMIT = 2**22
 """Keeps a row's bias small enough for the lifted accumulator of the head."""
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-60, 2.0**60
-"""Weight scales outside are zeros, or a training that diverged; inside, every product of scales is an ordinary float32."""
+"""Weights of a scale outside are zeros, or a training that diverged; no output has a smaller step either."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _weight_scales(layer: Layer, scale_in: float) -> Floats:
     if scale.max() > LARGEST_SCALE:
         raise RangeError(f"a layer has weights or biases up to {scale.max() * 127:g}: the training diverged, or the numbers need another unit")
     alive = scale > SMALLEST_SCALE
-    scale = np.where(alive, scale, scale[alive].min() if alive.any() else 1.0)
+    scale = np.where(alive, scale, scale[alive].min() if alive.any() else SMALLEST_SCALE)
     result: Floats = np.float32(scale).astype(np.float64)
     return result
 
@@ -160,7 +160,7 @@ def _hidden(layer: Layer, y: Floats, scale_in: float, zero_in: int) -> tuple[Den
         low, high = min(float(y.min()), 0.0), max(float(y.max()), 0.0)
         scale = (high - low) / 255.0
         zero = int(np.clip(np.rint(-128 - low / scale), -128, 127)) if scale > floor else 0
-    scale = float(np.float32(max(scale, floor)))
+    scale = float(np.float32(max(scale, floor, SMALLEST_SCALE)))
     scale = Lookup.tanh_scale(scale) if layer.activation == "tanh" else scale
     return _dense(layer, Scales(scale_in, scale_w, scale), zero_in, zero, wide=False), scale, zero
 
@@ -181,7 +181,7 @@ def _head(policy: Policy, layer: Layer, y: Floats, scale_in: float, zero_in: int
         scale = max(_clip_reach(policy, y) / 32767.0, floor)
     else:
         scale = max(float(np.abs(y).max()) * INPUT_MARGIN / 32767.0, floor)
-    scale = float(np.float32(scale))
+    scale = float(np.float32(max(scale, SMALLEST_SCALE)))
     ops: list[Op] = [_dense(layer, Scales(scale_in, scale_w, scale), zero_in, 0, wide=True)]
     if head.kind == "discrete":
         return [*ops, Argmax(c.level_ints)]

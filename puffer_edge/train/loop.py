@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import puffer_edge
-from puffer_edge import envs
+from puffer_edge import __version__, envs
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant
 from puffer_edge.errors import InvalidInput
@@ -177,7 +176,7 @@ class Learner:
             "seed": self.seed,
             "steps": self.steps,
             "shield": [dict(stage) for stage in self.shield.specification],
-            "versions": {"puffer_edge": puffer_edge.__version__, "torch": torch.__version__, "numpy": np.__version__},
+            "versions": {"puffer_edge": __version__, "torch": torch.__version__, "numpy": np.__version__},
         }
         return Policy(contract, self.net.layers(), self._normalizer, Head(contract.head, self._scale, self._offset), origin)
 

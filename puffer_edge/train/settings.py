@@ -121,7 +121,7 @@ def _check(s: PPOSettings) -> None:
 
 
 PRESETS: dict[str, PPOSettings] = {
-    "cartpole": PPOSettings(steps=100_000, discount=0.98, trace_decay=0.8),
+    "cartpole": PPOSettings(steps=100_000),
     "pendulum": PPOSettings(steps=100_000, horizon=128, discount=0.9, scale_reward=True),
 }
 """Settings tuned for an environment, by its name; others start from the defaults."""

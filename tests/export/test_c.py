@@ -55,7 +55,8 @@ def test_exported_sources_compile_for_a_microcontroller(tmp_path: Path) -> None:
     files = [p.name for p in sorted(folder.glob("*.c")) if p.name != "main.c"]
     flags = [*STRICT, "-mcpu=cortex-m0plus", "-mthumb", "-c"]
     subprocess.run(["arm-none-eabi-gcc", *flags, *files], cwd=folder, check=True)
-    symbols = subprocess.run(["arm-none-eabi-nm", "-u", *[f.replace(".c", ".o") for f in files]], cwd=folder, check=True, capture_output=True, text=True)
+    objects = [f.replace(".c", ".o") for f in files]
+    symbols = subprocess.run(["arm-none-eabi-nm", "-u", *objects], cwd=folder, check=True, capture_output=True, text=True)
     outside = {line.split()[1] for line in symbols.stdout.splitlines() if line.strip().startswith("U ")}
     assert not any(name.startswith(("__aeabi_f", "__aeabi_d", "malloc", "tanh", "__aeabi_i2f")) for name in outside)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def contract(kind: str, n: int, m: int) -> Contract:
     return Contract(kind, observations, actions, kind, rate_hz=100.0, levels=levels, policy_divider=1 if n == 4 else 3, staleness_limit=2)
 
 
-@lru_cache(maxsize=None)
+@cache
 def image(name: str, steps: int = 64) -> Image:
     """One of ``NAMES``: "discrete" is 4-64-64-2, "tanh" and "clip" have odd widths, "bare" has no shield."""
     kind, n, m, hidden, activation = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
+import tty
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 import puffer_edge
 from puffer_edge.device.board import Board
+from puffer_edge.device.link import Link
 from puffer_edge.device.ports import SocketLink
 
 REPOSITORY = Path(puffer_edge.__file__).parent.parent
@@ -96,3 +99,56 @@ def _run_wasm(script: str, root: Path) -> list[str]:
     output = received.split(END)[0].decode()
     assert "Traceback" not in output, output[-2000:]
     return output.splitlines()
+
+
+MACHINE = """
+import sys
+import tty
+def unique_id():
+    return b'unix'
+def reset():
+    sys.exit(3)
+class WDT:
+    def __init__(self, timeout):
+        pass
+    def feed(self):
+        pass
+"""
+
+
+class Terminal(Link):
+    """The line to a process on a pseudo-terminal."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__("terminal")
+        self.descriptor = descriptor
+
+    def send(self, data: bytes) -> None:
+        os.write(self.descriptor, data)
+
+    def receive(self, timeout_s: float) -> bytes:
+        return os.read(self.descriptor, 4096) if select.select([self.descriptor], [], [], timeout_s)[0] else b""
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def terminal(machine: str, root: Path, files: Mapping[str, bytes]) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+    """A unix port that runs the board's own ``main.py`` on a pseudo-terminal."""
+    program = UNIX / f"micropython-{machine[5:]}"
+    if not program.exists():
+        pytest.skip(f"needs MicroPython's unix port ({machine})")
+    deploy(root)
+    shutil.copyfile(RUNTIME / "main.py", root / "main.py")
+    for name, content in {"machine.py": MACHINE.encode(), **files}.items():
+        (root / name).write_bytes(content)
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    with subprocess.Popen([program, "main.py"], cwd=root, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as process:
+        try:
+            yield Terminal(ours), process
+        finally:
+            process.kill()
+            os.close(ours)
+            os.close(theirs)

@@ -5,8 +5,8 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware.shared.frames import Decoder, crc32, encode, frame_bytes
-from firmware.shared.protocol import MAX_PAYLOAD
+from puffer_edge.firmware.shared.frames import Decoder, crc32, encode, frame_bytes
+from puffer_edge.firmware.shared.protocol import MAX_PAYLOAD
 
 bytes_ = st.integers(0, 255)
 payloads = st.one_of(st.binary(max_size=MAX_PAYLOAD), st.integers(0, MAX_PAYLOAD).map(bytes), st.integers(0, MAX_PAYLOAD).map(lambda n: b"\x7f" * n))

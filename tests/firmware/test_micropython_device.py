@@ -116,10 +116,13 @@ class Rig:
         return self.ask("arm", bytes([mode]) + this.contract.digest + this.program.digest + this.shield.digest)
 
     def install(self, data: bytes) -> bytes:
-        reply = self.ask("install_begin", struct.pack("<I", len(data)) + hashlib.sha256(data).digest())
+        return self.send_image(data, hashlib.sha256(data).digest())
+
+    def send_image(self, data: bytes, digest: bytes) -> bytes:
+        assert self.ask("install_begin", struct.pack("<I", len(data)) + digest) == b""
         for at in range(0, len(data), protocol.INSTALL_CHUNK):
-            if reply and not reply[-1:].isdigit():
-                reply = self.ask("install_data", struct.pack("<I", at) + data[at : at + protocol.INSTALL_CHUNK])
+            chunk = data[at : at + protocol.INSTALL_CHUNK]
+            assert self.ask("install_data", struct.pack("<I", at) + chunk) == struct.pack("<I", at + len(chunk))
         return self.ask("install_commit")
 
     def tick(self) -> list[int]:
@@ -140,13 +143,19 @@ def framed(kind: int, sequence: int, payload: bytes) -> bytes:
 
 
 @pytest.fixture
-def rig(package: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    return Rig(package, tmp_path, monkeypatch, image("tanh"))
+def rig(package: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """With the image "tanh"."""
+    rig = Rig(package, tmp_path, monkeypatch, TANH)
+    yield rig
+    rig.device.store.abandon()
 
 
 @pytest.fixture
-def bare(package: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    return Rig(package, tmp_path, monkeypatch)
+def bare(package: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """With no policy."""
+    rig = Rig(package, tmp_path, monkeypatch)
+    yield rig
+    rig.device.store.abandon()
 
 
 TANH = image("tanh")
@@ -372,11 +381,7 @@ def test_an_install_replaces_the_policy(bare: Rig, name: str) -> None:
 
 
 def test_only_what_was_announced_is_installed(rig: Rig) -> None:
-    data = image("clip").data
-    rig.ask("install_begin", struct.pack("<I", len(data)) + bytes(32))
-    for at in range(0, len(data), 256):
-        rig.ask("install_data", struct.pack("<I", at) + data[at : at + 256])
-    assert rig.ask("install_commit") == b"bad_digest 0"
+    assert rig.send_image(image("clip").data, bytes(32)) == b"bad_digest 0"
     assert rig.arm(TANH) == b""
 
 
@@ -402,7 +407,9 @@ def test_a_policy_that_fails_at_boot_does_not_arm(package: SimpleNamespace, tmp_
 
 
 @pytest.mark.parametrize("cut", [0, 79, 500, -1])
-def test_a_damaged_newest_file_falls_back_to_the_one_before(package: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+def test_a_damaged_newest_file_falls_back_to_the_one_before(
+    package: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
     (tmp_path / "policy-2.bin").write_bytes(image("clip").data[:cut])
     rig = Rig(package, tmp_path, monkeypatch, TANH)
     assert rig.arm(TANH) == b""
@@ -471,11 +478,13 @@ def test_a_hostile_image_is_refused_or_stays_within_its_own_bounds(
             assert low <= engine.applied[j] <= high and low <= engine.raw[j] <= high
 
 
-def test_a_printed_shield_is_used_only_if_it_is_the_images(package: SimpleNamespace, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_printed_shield_is_used_only_if_it_is_the_images(
+    package: SimpleNamespace, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     printed: dict[str, Any] = {}
     exec(TANH.shield.to_micropython(), printed)
     for digest, kind in ((TANH.shield.digest, "printed"), (bytes(32), "bytecode")):
         monkeypatch.setitem(sys.modules, "shield", SimpleNamespace(DIGEST=digest, shield=printed["shield"]))
         again = Rig(package, tmp_path, monkeypatch, TANH)
-        assert again.ask("hello")[8] == protocol.SHIELDS[kind]
+        assert again.ask("hello")[7] == protocol.SHIELDS[kind]
         assert again.arm(TANH) == b"", "the self-test has passed"

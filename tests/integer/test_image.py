@@ -149,6 +149,7 @@ def test_the_same_contract_is_read_back() -> None:
         ('"low":-4.8', '"low":1e999'),
         ('"low":-4.8', '"low":-1' + "0" * 400),
         ('"low":-4.8', '"low":1e300'),
+        ('"low":-4.8', '"low":-1.7e308'),
         ('"low":-4.8', '"low":null'),
         ('"low":-4.8', '"low":[]'),
         ('"safe":0.5', '"safe":99'),

@@ -54,7 +54,7 @@ def test_the_loss_is_equation_9() -> None:
     found = dict(zip(STATISTICS, statistics.tolist()))
     assert found == pytest.approx({"policy_loss": -surrogate, "value_loss": 7.5, "entropy": entropy, "approx_kl": kl, "clip_fraction": 0.5}, rel=1e-5)
     assert total.item() == pytest.approx(-surrogate + 0.5 * 7.5 - 0.01 * entropy, rel=1e-5)
-    loss(Fixed(logits, value), batch, replace(settings, entropy_weight=0.0))[0].backward()  # type: ignore[arg-type]
+    loss(Fixed(logits, value), batch, replace(settings, entropy_weight=0.0))[0].backward()  # type: ignore[arg-type, no-untyped-call]
     assert logits.grad is not None and value.grad is not None
     assert logits.grad[:2].abs().max() == 0, "clipped samples give no gradient"
     assert logits.grad[2:].abs().min() > 0
@@ -168,7 +168,7 @@ def test_a_training_that_diverges_says_so_and_keeps_the_last_good_policy() -> No
     learner.learn(64)
     good = learner.last_good
     with torch.no_grad():
-        learner.net.critic[0].weight[0, 0] = torch.nan
+        learner.net.critic[0].weight[0, 0] = torch.nan  # type: ignore[operator]
     with pytest.raises(InvalidInput, match=r"diverged at step 128: .*value_loss.*step 64 is kept.*lower learning_rate than 0.001"):
         learner.learn(64)
     assert learner.last_good is good

@@ -7,17 +7,21 @@ from . import store
 from .engine import Engine
 from .engine import store as store_int
 from .image import BadDigest, BadImage
-from .protocol import ARM_FREE_RUN, ARM_LOCK_STEP, ERRORS, INVALID, MAX_STAGES, MISSED, REASON_SHIFT, SATURATED, STALE, STATES
-from .protocol import STEP_INVALID, STEP_MISSED
-
-try:
-    from time import ticks_add, ticks_diff, ticks_us
-except ImportError:  # CPython, in tests
-    from .engine import ticks_diff, ticks_us
-
-    def ticks_add(a, b):
-        return a + b
-
+from .protocol import (
+    ARM_FREE_RUN,
+    ARM_LOCK_STEP,
+    ERRORS,
+    INVALID,
+    MAX_STAGES,
+    MISSED,
+    REASON_SHIFT,
+    SATURATED,
+    STALE,
+    STATES,
+    STEP_INVALID,
+    STEP_MISSED,
+)
+from .ticks import ticks_add, ticks_diff, ticks_us
 
 EMPTY, DISARMED, LOCK_STEP, FREE_RUN, FAILED = (STATES[k] for k in ("empty", "disarmed", "lock_step", "free_run", "failed"))
 COUNTER_TOP = 0x3FFFFFFF  # counters stop here: one more would be a long integer
@@ -255,19 +259,13 @@ class Device:
                 self._write(self.engine.safe)
 
     def _count(self, outcome):
-        add = self.add
-        add(TICKS, 1)
+        self.add(TICKS, 1)
         for k in range(MAX_STAGES):
-            if outcome >> REASON_SHIFT >> k & 1:
-                add(STAGES + k, 1)
-        if outcome & INVALID:
-            add(N_INVALID, 1)
-        if outcome & STALE:
-            add(N_STALE, 1)
-        if outcome & MISSED:
-            add(N_MISSED, 1)
-        if outcome & SATURATED:
-            add(N_SATURATED, 1)
+            self.add(STAGES + k, outcome >> REASON_SHIFT >> k & 1)
+        self.add(N_INVALID, 1 if outcome & INVALID else 0)
+        self.add(N_STALE, 1 if outcome & STALE else 0)
+        self.add(N_MISSED, 1 if outcome & MISSED else 0)
+        self.add(N_SATURATED, 1 if outcome & SATURATED else 0)
         us = (self.engine.policy_us + self.engine.shield_us) if self.board.clock_hz else 0
         if us > self.counters[LONGEST]:
             self.counters[LONGEST] = us

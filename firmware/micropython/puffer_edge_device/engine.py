@@ -4,24 +4,26 @@ from array import array
 
 from . import shield
 from .frames import crc32
-from .protocol import INVALID, MISSED, POLICY_RAN, REASON_INVALID, REASON_SHIFT, REASON_STALE, SATURATED, SHIELDS, STALE
-from .protocol import STEP_INVALID, STEP_MISSED, STEP_RESET
+from .protocol import (
+    INVALID,
+    MISSED,
+    POLICY_RAN,
+    REASON_INVALID,
+    REASON_SHIFT,
+    REASON_STALE,
+    SATURATED,
+    SHIELDS,
+    STALE,
+    STEP_INVALID,
+    STEP_MISSED,
+    STEP_RESET,
+)
+from .ticks import ticks_diff, ticks_us
 
 try:
     from . import kernels_viper as kernels
 except (ImportError, SyntaxError):  # no machine code on this port
     from . import kernels
-
-try:
-    from time import ticks_diff, ticks_us
-except ImportError:  # CPython, in tests
-
-    def ticks_us():
-        return 0
-
-    def ticks_diff(a, b):
-        return 0
-
 
 KERNELS = (kernels.input, kernels.dense, kernels.lookup, kernels.lookup16, kernels.argmax, kernels.affine)  # by kind - 1
 
@@ -126,7 +128,8 @@ class Engine:
 
     def _guard(self, fallback):
         """Steps 5 to 7; returns the stage bits."""
-        n, m, v, out = self.n, self.m, self.inputs, self.outputs
+        n, m = self.n, self.m  # pairs are exchanged on the stack; four values would make a tuple
+        v, out = self.inputs, self.outputs
         for i in range(n):
             x = self.last[i] >> self.channels[3 * i + 2]
             v[i] = -32768 if x < -32768 else 32767 if x > 32767 else x

@@ -51,7 +51,8 @@ class Link:
         if repeated and decoder.type != MESSAGES["hello"][0]:
             self.device.add(REPEATED, 1)
         else:
-            seen[0], seen[1], seen[2], seen[3] = decoder.type, decoder.sequence, decoder.crc[0], decoder.crc[1]
+            seen[0], seen[1] = decoder.type, decoder.sequence
+            seen[2], seen[3] = decoder.crc[0], decoder.crc[1]
             self._handle()
         self.board.write(self.out, self.out_length)
 

@@ -5,7 +5,7 @@ import { BasePeripheral, IoQspi, Resets, XipControl } from './registers.mjs';
 
 const ROM_BYTES = 0x4000, SRAM = 0x20000000, SRAM_END = 0x20042000;
 const FLASH = 0x10000000, UNCACHED = 0x12000000, XIP_END = 0x14000000;
-const WATCHDOG = 0x40058, RESETS = 0x4000c;
+const WATCHDOG = 0x40058, RESETS = 0x4000c, USB_RAM = 0x50100;
 // Reset bit of each peripheral, by the number under which rp2040js keeps it (address >> 12).
 const RESET_BITS = {
   0x40000: 19, 0x40004: 18, 0x40014: 5, 0x40018: 6, 0x4001c: 8, 0x40020: 9, 0x40028: 12, 0x4002c: 13, 0x40030: 1,
@@ -35,8 +35,9 @@ export function makeChip(emulator, { rom, memory, changed, reset, scratch }) {
       else if (at < 0x40000000 && (at < SRAM || at >= SRAM_END)) this.fault(`${verb} at ${name}: nothing is there`);
       else if (at >= 0x40000000 && at < 0x50400000) {
         const block = (at >>> 14) << 2, bit = RESET_BITS[block];
-        if (!this.peripherals[block]) this.fault(`${verb} at ${name}: nothing is there`);
-        if (bit !== undefined && (this.resets.held >> bit) & 1) this.fault(`${verb} at ${name}: the peripheral is held in reset`);
+        if (!this.peripherals[block] && block !== USB_RAM) this.fault(`${verb} at ${name}: nothing is there`);
+        const inRom = this.core.PC < ROM_BYTES; // the ROM writes to SYSCFG before it releases it, in vain
+        if (bit !== undefined && (this.resets.held >> bit) & 1 && !inRom) this.fault(`${verb} at ${name}: the peripheral is held in reset`);
       }
     }
 
@@ -112,7 +113,10 @@ function furnish(chip, { rom, memory, changed, reset, scratch }) {
     0x40060: new BasePeripheral({ 0x18: 0x80001000 }), // ROSC: STATUS says stable
     0x40064: new BasePeripheral(),
   });
-  for (const pin of chip.qspi) pin.setInputValue(true); // nobody holds BOOTSEL
+  for (const pin of chip.qspi) {
+    pin.padValue = 0x5a; // as on silicon after a reset; rp2040js begins with the input switched off
+    pin.setInputValue(true); // nobody holds BOOTSEL
+  }
   const watchdog = chip.peripherals[WATCHDOG];
   watchdog.onWatchdogTrigger = () => reset(Uint32Array.from(watchdog.scratchData), watchdog.reason);
   if (scratch) {

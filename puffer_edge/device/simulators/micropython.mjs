@@ -79,7 +79,7 @@ class Line {
   }
 
   connect(socket) {
-    this.socket?.destroy(); // a serial line has one other end
+    this.socket?.end(); // a serial line has one other end; what the old one had sent still arrives
     this.socket = socket;
     socket.setNoDelay(true);
     socket.on('data', (data) => this.receive(socket, data));

