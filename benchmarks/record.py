@@ -70,16 +70,19 @@ def save(name: str, settings: Row, rows: list[Row]) -> Path:
 
 
 def show(title: str, rows: list[Row]) -> None:
-    """Print rows as a table; the columns are the keys of the first one."""
+    """Print rows as a table whose columns are the keys of the first one; turned on its side where it would not fit."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    for key, value in rows[0].items():
-        table.add_column(key, justify="left" if isinstance(value, str) else "right")
-    for row in rows:
-        table.add_row(*(_text(row.get(key)) for key in rows[0]))
-    Console().print(table)
+    console = Console()
+    cells = [[key, *(_text(row.get(key)) for row in rows)] for key in rows[0]]
+    wide = sum(max(map(len, column)) + 3 for column in cells) > console.width
+    table = Table(title=title, title_justify="left", show_header=not wide)
+    for line in zip(*cells) if wide else cells:
+        table.add_column("" if wide else line[0], justify="left")
+    for line in cells if wide else list(zip(*cells))[1:]:
+        table.add_row(*line)
+    console.print(table)
 
 
 def _text(value: object) -> str:

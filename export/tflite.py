@@ -139,8 +139,10 @@ def _dense(graph: _Graph, op: Dense, x: int, k: int) -> int:
         wide = graph.add("wide", (batch, op.n_in), "int16", step)
         graph.operators.append(_Operator("QUANTIZE", (x,), wide))
         x = wide
-    if np.abs(bias).max() > 2**31 - 1:
-        raise Unsupported(f"a bias of {int(np.abs(bias).max())} steps does not fit TFLite's int32: train with smaller biases")
+    farthest = max(127 - op.zero_in, 128 + op.zero_in) << (LIFT if op.wide else 0)
+    reach = int((np.abs(bias) + np.abs(op.weight.astype(np.int64)).sum(1) * farthest).max())
+    if reach > 2**31 - 1:
+        raise Unsupported(f"TFLite's sum of a layer of {op.n_in} inputs may reach {reach}, beyond int32: use a smaller hidden layer")
     weight = graph.add(f"weight{k}", op.weight.shape, "int8", scales.weight, 0, op.weight.astype(np.int8).tobytes())
     biases = graph.add(f"bias{k}", bias.shape, "int32", step * scales.weight, 0, bias.astype("<i4").tobytes())
     y = graph.add("head" if op.wide else f"dense{k}", (batch, op.n_out), dtype, scales.output, op.zero)

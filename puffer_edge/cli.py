@@ -235,7 +235,7 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
     if report:
         require_matplotlib()
     with _bar("checking") as advance, open_board(board, held) as device:
-        if board == "sim":
+        if board in ("sim", "loopback"):
             device.install(held.image.data, lambda done, total: advance(done, total, "installing"))
         result = run_check(held, device, env, episodes, seed, lambda stage, done, total: advance(done, total, stage))
     summary = result.summary()

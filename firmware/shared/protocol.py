@@ -12,7 +12,7 @@ INSTALL_CHUNK = 256
 
 # name: (type, format of the request, format of the reply); a trailing "*" is the variable rest in bytes
 MESSAGES = {
-    # () -> protocol, kind, major, minor, patch, state, shield, clock_hz (of the cycles; 0: none counted), max_payload, n_obs, n_act, target, unique id
+    # () -> protocol, kind, major, minor, patch, state, shield, clock_hz (of the cycles, 0: none), max_payload, n_obs, n_act, target, unique id
     "hello": (0x01, "", "<HBBBBBBIHHH12s8s"),
     # () -> image bytes, contract bytes, install count, digests of image, contract, program, shield
     "contract": (0x02, "", "<III32s32s32s32s"),
@@ -27,11 +27,12 @@ MESSAGES = {
     # mode, digests of contract, program, shield -> ()
     "arm": (0x07, "<B32s32s32s", ""),
     "disarm": (0x08, "", ""),
-    # step flags, 3 zero bytes, i32 observation[n_obs] (none if MISSED) -> outcome, state crc32, cycles of policy, of shield, i32 raw[n_act], i32 applied[n_act]
+    # step flags, 3 zero bytes, i32 observation[n_obs] (none if MISSED)
+    # -> outcome, state crc32, cycles of policy, of shield, i32 raw[n_act], i32 applied[n_act]
     "step": (0x09, "<I*", "<IIII*"),
-    # as step, while disarmed: runs the engine and drives no actuator
+    # as step, while disarmed; neither drives an actuator, only free running does
     "replay": (0x0A, "<I*", "<IIII*"),
-    # () -> ticks, stage counts [8], invalid, stale, missed, saturated, bad frames, repeated frames, deadline misses, cycles_max
+    # () -> ticks, stage counts [8], invalid, stale, missed, saturated, bad frames, repeated frames, deadline misses, cycles_max; since the last arming, frames since boot
     "status": (0x0B, "", "<I8IIIIIIIII"),
     # () -> (); then the service mode: USB boot loader or REPL, only while disarmed
     "service": (0x0C, "", ""),

@@ -7,7 +7,6 @@ import hashlib
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,132 +20,17 @@ from puffer_edge.device.bundle import Bundle
 from puffer_edge.device.link import DIGESTS, Link, fixed_bytes
 from puffer_edge.device.loopback import LoopbackLink
 from puffer_edge.device.ports import SocketLink, open_link
+from puffer_edge.device.replies import Digests, Identity, Status, StepReply
 from puffer_edge.errors import ContractError, InvalidInput, LinkError, Refused, Timeout, Unsupported, WrongFirmware
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import image as images
 from puffer_edge.spaces import Ints
 
+__all__ = ["Board", "Digests", "Identity", "Status", "StepReply", "open_board", "open_simulator"]
+
 Progress = Callable[[int, int], None]
 GREETING_S, RESTART_S = 4.0, 15.0
 POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a board says about itself.
-
-    Attributes:
-        kind: firmware, by name of ``protocol.KINDS``.
-        version: version of the firmware.
-        state: by name of ``protocol.STATES``.
-        shield: how the shield runs, by name of ``protocol.SHIELDS``.
-        clock_hz: clock of the core; 0 where the board does not know it.
-        n_observations: channels of the installed policy, 0 without one.
-        n_actions: actions of the installed policy, 0 without one.
-        target: name of the target.
-        unique_id: serial number of the chip, in hexadecimal.
-    """
-
-    kind: str
-    version: str
-    state: str
-    shield: str
-    clock_hz: int
-    n_observations: int
-    n_actions: int
-    target: str
-    unique_id: str
-
-    @property
-    def armed(self) -> bool:
-        """It drives, or would drive, an actuator."""
-        return self.state in ("lock_step", "free_run")
-
-    def summary(self) -> dict[str, Any]:
-        """Plain values for JSON, the version under "firmware"."""
-        values = asdict(self)
-        return {"firmware": values.pop("version"), **values}
-
-
-@dataclass(frozen=True)
-class Digests:
-    """What a board holds.
-
-    Attributes:
-        image_bytes: size of the installed image, 0 without one.
-        contract_bytes: size of the contract's text.
-        installs: how often a policy was installed.
-        image: digest of the whole image.
-        contract: digest of the contract.
-        program: digest of the program.
-        shield: digest of the shield.
-    """
-
-    image_bytes: int
-    contract_bytes: int
-    installs: int
-    image: bytes
-    contract: bytes
-    program: bytes
-    shield: bytes
-
-
-@dataclass(frozen=True)
-class StepReply:
-    """What a board did in one tick.
-
-    Attributes:
-        outcome: flags and reasons (``docs/tick.md``).
-        state: state digest after the tick.
-        cycles_policy: cycles of the network, 0 where the board counts none.
-        cycles_shield: cycles of the shield.
-        raw: (m,) int32, proposed.
-        applied: (m,) int32, after the shield.
-        round_trip_us: wall time of the exchange.
-    """
-
-    outcome: int
-    state: int
-    cycles_policy: int
-    cycles_shield: int
-    raw: Ints
-    applied: Ints
-    round_trip_us: float
-
-
-@dataclass(frozen=True)
-class Status:
-    """A board's counters since it was armed.
-
-    Attributes:
-        ticks: ticks in all.
-        stages: (8,) ticks at which each stage of the shield acted.
-        invalid: ticks with an invalid observation.
-        stale: ticks beyond the staleness limit.
-        missed: ticks without an observation.
-        saturated: ticks with a channel out of range.
-        bad_frames: frames that arrived damaged.
-        repeated_frames: requests that arrived again.
-        deadline_misses: ticks that took longer than the period.
-        cycles_max: most cycles of a tick.
-    """
-
-    ticks: int
-    stages: tuple[int, ...]
-    invalid: int
-    stale: int
-    missed: int
-    saturated: int
-    bad_frames: int
-    repeated_frames: int
-    deadline_misses: int
-    cycles_max: int
-
-    def summary(self, stages: tuple[str, ...] = ()) -> dict[str, int]:
-        """Plain counters, the stages under their names."""
-        values = asdict(self)
-        counts = values.pop("stages")
-        return {**values, **{f"stage{k}_{name}": counts[k] for k, name in enumerate(stages)}}
 
 
 class Board:
@@ -376,7 +260,7 @@ def open_board(where: str, bundle: Bundle, state: Path | None = None) -> Board:
 
     Args:
         where: "sim" for a simulated one, "loopback" for one in this process, else a serial port or socket://HOST:PORT.
-        bundle: what it is for; a board without hardware starts with the bundle's policy installed.
+        bundle: what it is for, which says the target.
         state: folder where a simulated board keeps its flash; without one it is fresh each time.
 
     Raises:
@@ -386,9 +270,9 @@ def open_board(where: str, bundle: Bundle, state: Path | None = None) -> Board:
     """
     target = targets.load(bundle.target)
     if where == "sim":
-        return _furnished(open_simulator(target, state), bundle)
+        return open_simulator(target, state)
     if where == "loopback":
-        return _furnished(Board(LoopbackLink(), "The numpy reference behind the link, in this process: no firmware runs."), bundle)
+        return Board(LoopbackLink(), "The numpy reference behind the link, in this process: no firmware runs.")
     return Board(open_link(where, target))
 
 
@@ -401,16 +285,6 @@ def open_simulator(target: targets.Target, state: Path | None = None) -> Board:
         simulator.stop()
         raise
     return Board(link, simulator.says, simulator.stop)
-
-
-def _furnished(board: Board, bundle: Bundle) -> Board:
-    try:
-        if board.digests().image != bundle.image.digest:
-            board.install(bundle.image.data)
-    except BaseException:
-        board.close()
-        raise
-    return board
 
 
 def _identity(answer: bytes) -> tuple[Any, ...]:

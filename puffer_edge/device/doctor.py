@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +57,7 @@ def checks() -> list[Check]:
     """Look for everything; a missing optional thing is no error, it says what it is for."""
     found = [python(), package("numpy", "numpy", "everything", "pip install 'numpy>=2.1'")]
     found += [package(*row) for row in PACKAGES]
-    found += [attempt("node (simulated boards)", simulators.node, f"install node {simulators.NODE_LEAST} or newer: https://nodejs.org")]
-    found += [npm(name) for name in simulators.PACKAGES]
+    found += [node(), *(npm(name) for name in simulators.PACKAGES)]
     found += [compiler()] + [program(*row) for row in PROGRAMS]
     return [*found, *serial()]
 
@@ -80,18 +79,22 @@ def package(module: str, distribution: str, use: str, fix: str) -> Check:
         return Check(name, True, "installed, version unknown")
 
 
-def attempt(name: str, look: Callable[[], object], fix: str) -> Check:
-    """Something that raises Unsupported where it is missing."""
+def node() -> Check:
+    """The JavaScript runtime of the emulators."""
+    title, fix = "node (simulated boards)", f"install node {simulators.NODE_LEAST} or newer: https://nodejs.org"
     try:
-        return Check(name, True, str(look()))
+        return Check(title, True, " at ".join(reversed(simulators.node())))
     except Unsupported as error:
-        return Check(name, False, str(error), fix)
+        return Check(title, False, str(error), fix)
 
 
 def npm(name: str) -> Check:
     """An emulator from npm."""
-    fix = f"npm install --prefix {simulators.cache_folder()} {simulators.PACKAGES[name]}"
-    return attempt(f"{name} (npm)", lambda: simulators.node_modules(name) / name, fix)
+    title = f"{name} (npm)"
+    try:
+        return Check(title, True, str(simulators.node_modules(name)))
+    except Unsupported:
+        return Check(title, False, "not installed", simulators.npm_command(name))
 
 
 def compiler() -> Check:
@@ -104,7 +107,8 @@ def compiler() -> Check:
 
 def program(name: str, use: str, fix: str) -> Check:
     """A program on the path."""
-    path = shutil.which(name)
+    beside = os.path.dirname(sys.executable)  # a virtual environment that was not activated
+    path = shutil.which(name) or shutil.which(name, path=beside)
     if path is None:
         return Check(f"{name} ({use})", False, "not on the path", fix)
     try:

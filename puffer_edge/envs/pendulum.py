@@ -65,7 +65,7 @@ ENVIRONMENT = Environment(
     solved=-250.0,
     shield=(
         {"stage": "envelope", "bounds": {"angular_velocity": (-7.5, 7.5)}, "law": {"torque": {"angular_velocity": -0.5}}},
-        {"stage": "slew", "per_second": {"torque": 80.0}},
+        {"stage": "slew", "per_second": {"torque": 40.0}},
         {"stage": "limit"},
     ),
     reset=reset,

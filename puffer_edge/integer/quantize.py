@@ -138,6 +138,14 @@ def _weight_scales(layer: Layer, scale_in: float) -> Floats:
     return result
 
 
+def _output_scale(wanted: float, floor: float) -> float:
+    """A layer's step as a float32 number, not below ``floor``, where its multiplier would reach 1."""
+    scale = max(wanted, floor, SMALLEST_SCALE)
+    if not scale <= LARGEST_SCALE:
+        raise RangeError(f"a layer's outputs reach {scale * 127:g}: the training diverged, or the numbers need another unit")
+    return float(np.float32(scale))
+
+
 def _dense(layer: Layer, scales: Scales, zero_in: int, zero: int, wide: bool) -> Dense:
     """A layer in integers."""
     scales = scales.settled(wide)
@@ -160,7 +168,7 @@ def _hidden(layer: Layer, y: Floats, scale_in: float, zero_in: int) -> tuple[Den
         low, high = min(float(y.min()), 0.0), max(float(y.max()), 0.0)
         scale = (high - low) / 255.0
         zero = int(np.clip(np.rint(-128 - low / scale), -128, 127)) if scale > floor else 0
-    scale = float(np.float32(max(scale, floor, SMALLEST_SCALE)))
+    scale = _output_scale(scale, floor)
     scale = Lookup.tanh_scale(scale) if layer.activation == "tanh" else scale
     return _dense(layer, Scales(scale_in, scale_w, scale), zero_in, zero, wide=False), scale, zero
 
@@ -178,10 +186,10 @@ def _head(policy: Policy, layer: Layer, y: Floats, scale_in: float, zero_in: int
             raise RangeError(f"the last layer's weights are too large for a tanh head: one step is {floor:g} of its input, at most {TANH_SCALE:g}")
         scale = TANH_SCALE
     elif head.kind == "clip":
-        scale = max(_clip_reach(policy, y) / 32767.0, floor)
+        scale = _clip_reach(policy, y) / 32767.0
     else:
-        scale = max(float(np.abs(y).max()) * INPUT_MARGIN / 32767.0, floor)
-    scale = float(np.float32(max(scale, SMALLEST_SCALE)))
+        scale = float(np.abs(y).max()) * INPUT_MARGIN / 32767.0
+    scale = _output_scale(scale, floor)
     ops: list[Op] = [_dense(layer, Scales(scale_in, scale_w, scale), zero_in, 0, wide=True)]
     if head.kind == "discrete":
         return [*ops, Argmax(c.level_ints)]

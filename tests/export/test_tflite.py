@@ -167,6 +167,18 @@ def test_other_table_is_unsupported() -> None:
         tflite(dataclasses.replace(program, ops=ops))
 
 
+def test_a_sum_beyond_int32_on_the_way_is_unsupported() -> None:
+    """The program's own sum, with the zero point folded in, still fits: +127 and -127 in turn."""
+    program = quantized(samples.policy(contract("clip", m=1), (600,)))
+    head = program.ops[2]
+    assert isinstance(head, Dense) and head.zero_in == -128
+    weight = np.where(np.arange(600) % 2, 127, -127).astype(np.int8)[None]
+    folded = np.zeros(1, np.int32)
+    ops = (*program.ops[:2], dataclasses.replace(head, weight=weight, bias=folded), *program.ops[3:])
+    with pytest.raises(Unsupported, match="600 inputs may reach"):
+        tflite(dataclasses.replace(program, ops=ops))
+
+
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     program = quantized(samples.policy(contract("clip"), (8,)))
     monkeypatch.setitem(sys.modules, "flatbuffers", None)

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 import puffer_edge
+from puffer_edge.device import simulators
 from puffer_edge.device.board import Board
 from puffer_edge.device.link import Link
 from puffer_edge.device.ports import SocketLink
+from puffer_edge.errors import Unsupported
 
 REPOSITORY = Path(puffer_edge.__file__).parent.parent
 RUNTIME = REPOSITORY / "firmware" / "micropython"
@@ -33,12 +35,11 @@ MACHINES = ("wasm", "unix-64", "unix-32")
 
 def modules() -> Path:
     """The node_modules folder with the VM in it; skips the test if there is none."""
-    if shutil.which("node") is None:
-        pytest.skip("needs node")
-    for folder in (os.environ.get("NODE_PATH", ""), str(REPOSITORY / "node_modules")):
-        if folder and (Path(folder) / PACKAGE).is_dir():
-            return Path(folder)
-    pytest.skip(f"needs the npm package {PACKAGE}")
+    try:
+        simulators.node()
+        return simulators.node_modules(PACKAGE)
+    except Unsupported as missing:
+        pytest.skip(f"needs node and npm: {missing}")
 
 
 def deploy(root: Path) -> None:
@@ -103,7 +104,6 @@ def _run_wasm(script: str, root: Path) -> list[str]:
 
 MACHINE = """
 import sys
-import tty
 def unique_id():
     return b'unix'
 def reset():

@@ -89,11 +89,11 @@ class Chip(Link):
         self.to_chip += data
 
     def receive(self, timeout_s: float) -> bytes:
-        """Run until the chip has said something and sleeps again, or does not for long."""
+        """Run until the chip has sent a frame, or sleeps or resets instead."""
         del timeout_s  # the chip's time is not ours
-        for _ in range(400):
-            self.run(100_000)
-            if self.from_chip and (self.core.waiting or self.was_reset):
+        for _ in range(4000):
+            self.run(10_000)
+            if self.from_chip.endswith(b"\0") or self.was_reset or (self.core.waiting and not self.to_chip):
                 break
         data = bytes(self.from_chip)
         self.from_chip.clear()

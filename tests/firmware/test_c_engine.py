@@ -20,7 +20,7 @@ from puffer_edge.integer.reference import Runner
 from tests.firmware import c_host, c_images
 
 CHANNELS, PROGRAM, SHIELD = 36, 40, 48  # where the header holds their offsets
-CHECK = {name: k for k, name in enumerate(re.findall(r"PE_(OK|BAD_\w+),?  ?", (build.C / "pe_engine.h").read_text()))}
+CHECK = {name: k for k, name in enumerate(re.findall(r"^    PE_(OK|BAD_\w+)", (build.C / "pe_engine.h").read_text(), re.MULTILINE))}
 
 
 def test_the_protocol_header_is_generated() -> None:
@@ -162,12 +162,12 @@ def refusals() -> list[tuple[str, bytes, str]]:
         ("stages", changed(i, shield + 3, "B", 9), "BAD_SHIELD"),
         ("constants", changed(i, shield + 4, "<H", constants + 1), "BAD_SHIELD"),
         ("outputs", changed(i, shield + 6, "<H", 3), "BAD_SHIELD"),
-        ("unknown instruction", changed(i, code, "B", 11), "BAD_CODE"),
-        ("read before written", changed(i, code, "5B", 2, 0, 40, 40, 0), "BAD_CODE"),
-        ("target register", changed(i, code, "5B", 1, 95, 0, 0, 0), "BAD_CODE"),
-        ("input out of range", changed(i, code, "5B", 1, 0, 7, 0, 0), "BAD_CODE"),
-        ("constant out of range", changed(i, code, "5B", 0, 0, constants % 256, constants // 256, 0), "BAD_CODE"),
-        ("output never written", changed(i, code - 2, "B", 95), "BAD_CODE"),
+        ("unknown instruction", changed(i, code, "B", 11), "BAD_INSTRUCTION"),
+        ("read before written", changed(i, code, "5B", 2, 0, 40, 40, 0), "BAD_INSTRUCTION"),
+        ("target register", changed(i, code, "5B", 1, 95, 0, 0, 0), "BAD_INSTRUCTION"),
+        ("input out of range", changed(i, code, "5B", 1, 0, 7, 0, 0), "BAD_INSTRUCTION"),
+        ("constant out of range", changed(i, code, "5B", 0, 0, constants % 256, constants // 256, 0), "BAD_INSTRUCTION"),
+        ("output never written", changed(i, code - 2, "B", 95), "BAD_INSTRUCTION"),
     ]
 
 

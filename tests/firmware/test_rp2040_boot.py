@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,27 @@ from puffer_edge.firmware.shared import protocol
 from puffer_edge.firmware.shared.frames import encode, frame_bytes
 from tests.firmware import c_host, c_images
 from tests.firmware.rp2040_chip import Chip
+
+# Every value that is written, at the bottom of the stack's own bank of RAM; the 20th read is the last.
+LOG = 0x20041000
+DRIVER = """
+#include "pe_board.h"
+static int32_t ticks;
+int pe_board_open_driver(void) { return 1; }
+uint32_t pe_board_read(int32_t *o)
+{
+    for (int k = 0; k < 4; k++)
+        o[k] = 100 * ticks;
+    if (++ticks == 20)
+        END
+    return 0;
+}
+void pe_board_write(const int32_t *a)
+{
+    volatile int32_t *log = (int32_t *)0x20041000;
+    log[++log[0]] = a[0];
+}
+"""
 
 FIRMWARE = (build.PREBUILT / "rp2040.bin").read_bytes()
 STEPS = 3_000_000
@@ -137,4 +159,33 @@ def test_reset_and_service() -> None:
         chip.ask("service")
     chip.ask("disarm")
     chip.ask("service")
+    chip.run(200_000)
     assert chip.core.pc < 0x4000  # in the ROM
+
+
+ENDS = {"fault": "*(volatile uint32_t *)0xe000ed04 = 1u << 31; /* pends an NMI */", "hang": "for (;;) {}"}
+
+
+@pytest.mark.slow
+@pytest.mark.toolchain("arm-none-eabi-gcc")
+@pytest.mark.parametrize("end", ENDS)
+def test_free_running_until_the_driver_fails(end: str, tmp_path: Path) -> None:
+    image = c_images.image("discrete")
+    source = tmp_path / "driver.c"
+    source.write_text(DRIVER.replace("END", ENDS[end]))
+    firmware, _ = build.build_rp2040(source)
+    chip = Chip(content(rp2040_uf2(firmware, image.data)))
+    chip.mcu.write_uint32(LOG, 0)
+    chip.boot()
+    c_host.arm(chip, protocol.ARM_FREE_RUN)
+    assert c_host.hello(chip)["state"] == protocol.STATES["free_run"]
+    for _ in range(600):
+        chip.run(100_000)
+    assert chip.was_reset
+    safe = int(image.contract.action_safe[0])
+    count = chip.mcu.read_uint32(LOG)
+    values = [chip.mcu.read_uint32(LOG + 4 + 4 * k) for k in range(count)]
+    assert count == 2 + 19 + (end == "fault")  # at boot, on arming, nineteen ticks, and the fault handler's
+    assert len(set(values)) > 1
+    assert values[:2] == [safe, safe]
+    assert end == "hang" or values[-1] == safe

@@ -124,6 +124,13 @@ def test_a_training_that_diverged_is_refused(k: int, weight: float, bias: float)
         quantized(changed(samples.policy(cart.contract("clip"), (8, 8), "relu"), k, weight, bias))
 
 
+def test_layers_that_grow_beyond_float32_are_refused() -> None:
+    policy = samples.policy(cart.contract("discrete"), (8, 8, 8), "relu")
+    grown = dataclasses.replace(policy, layers=tuple(Layer(layer.weight * 1e17, layer.bias, layer.activation) for layer in policy.layers))
+    with pytest.raises(RangeError, match="outputs reach"):
+        quantized(grown)
+
+
 def test_a_tanh_head_with_too_large_weights_is_refused() -> None:
     with pytest.raises(RangeError, match="too large for a tanh head"):
         quantized(changed(samples.policy(cart.contract("tanh"), (8,)), 1, 1e5))

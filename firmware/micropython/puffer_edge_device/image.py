@@ -115,10 +115,11 @@ class Image:
 
     def _sections(self, head, count, image):
         contract, c_bytes, channels, ops, ops_bytes, code, code_bytes, vectors, steps = struct.unpack_from("<9I", head, 28)
+        code = code if code_bytes else HEADER  # the offset of nothing means nothing
         self._inside(28, contract, c_bytes)
         self._inside(36, channels, 12 * self.n + 16 * self.m)
         self._inside(40, ops, ops_bytes)
-        self._inside(48, code if code_bytes else HEADER, code_bytes)
+        self._inside(48, code, code_bytes)
         self._inside(56, vectors, steps * 4 * (3 + self.n + 2 * self.m))
         self.contract_at, self.contract_bytes, self.vectors_at, self.steps = contract, c_bytes, vectors, steps
         self.digests = (image, self.digest(contract, c_bytes), self.digest(ops, ops_bytes), self.digest(code, code_bytes))

@@ -18,7 +18,6 @@ from pathlib import Path
 from puffer_edge import find
 from puffer_edge.device.target import Target
 from puffer_edge.errors import MissingExtra, PortUnavailable, Unsupported
-from puffer_edge.files import write_atomic
 
 NODE_LEAST = 18
 START_S = 30.0
@@ -79,6 +78,20 @@ class Simulator:
         lines = [line for line in self._errors.read().decode("utf-8", "replace").splitlines() if not line.startswith("not simulated:")]
         return " / ".join(lines[-6:])
 
+    def wait(self) -> None:
+        """Return when it ends by itself, or when the standard input of this program closes."""
+        closed = threading.Event()
+
+        def watch() -> None:
+            with contextlib.suppress(OSError):
+                while os.read(0, 4096):  # not sys.stdin: a thread that holds its lock would spoil the end of the program
+                    pass
+            closed.set()
+
+        threading.Thread(target=watch, daemon=True).start()
+        while self._process.poll() is None and not closed.wait(0.2):
+            pass
+
     def stop(self) -> None:
         """End it and remove its files; a second call does nothing."""
         if self._process.stdin is not None:
@@ -96,12 +109,13 @@ class Simulator:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def start(target: Target, state: Path | None = None) -> Simulator:
+def start(target: Target, state: Path | None = None, port: int = 0) -> Simulator:
     """Start a target's simulator.
 
     Args:
         target: what to simulate.
         state: folder where its flash is kept between runs; a fresh board without one.
+        port: TCP port on this computer; 0 takes a free one.
 
     Raises:
         Unsupported: a program or package is missing; the message says how to get it.
@@ -110,7 +124,7 @@ def start(target: Target, state: Path | None = None) -> Simulator:
     folder = state or Path(tempfile.mkdtemp(prefix="puffer-edge-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        command, says = COMMANDS[target.simulator.kind](target, folder)
+        command, says = COMMANDS[target.simulator.kind](target, folder, port)
         return Simulator(command, says, None if state else folder)
     except BaseException:
         if state is None:
@@ -118,8 +132,8 @@ def start(target: Target, state: Path | None = None) -> Simulator:
         raise
 
 
-def node() -> str:
-    """Path of a node that is new enough.
+def node() -> tuple[str, str]:
+    """Path and version of a node that is new enough.
 
     Raises:
         Unsupported: there is none.
@@ -131,7 +145,7 @@ def node() -> str:
     found = re.match(r"v(\d+)", version)
     if found is None or int(found[1]) < NODE_LEAST:
         raise Unsupported(f"{path} is {version or 'broken'}, node {NODE_LEAST} or newer is needed: https://nodejs.org")
-    return path
+    return path, version
 
 
 def cache_folder() -> Path:
@@ -151,14 +165,19 @@ def node_modules(package: str) -> Path:
     for folder in folders:
         if (folder / package / "package.json").is_file():
             return folder
-    raise Unsupported(f"the npm package {package} is missing: npm install --prefix {cache_folder()} {PACKAGES[package]}")
+    raise Unsupported(f"the npm package {package} is missing: {npm_command(package)}")
 
 
-def _rp2040(target: Target, folder: Path) -> tuple[list[str], str]:
+def npm_command(package: str) -> str:
+    """What installs a package where ``node_modules`` finds it."""
+    return f"npm install --prefix {cache_folder()} {PACKAGES[package]}"
+
+
+def _rp2040(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
     rom, firmware = _boot_rom(folder), find.folder(FIRMWARE) / "prebuilt" / "rp2040.bin"
-    files = ["--bootrom", str(rom), "--flash", str(firmware), "--state", str(folder / "flash.bin")]
+    files = ["--bootrom", str(rom), "--flash", str(firmware), "--state", str(folder / "flash.bin"), "--port", str(port)]
     try:
-        program, modules = node(), node_modules("rp2040js")
+        (program, _), modules = node(), node_modules("rp2040js")
     except Unsupported as missing:
         module = "puffer_edge.device.simulators.second_opinion"
         return [sys.executable, "-m", module, *files], SECOND_OPINION.format(missing=missing) + target.simulator.says
@@ -176,23 +195,36 @@ def _boot_rom(folder: Path) -> Path:
     return path
 
 
-def _micropython(target: Target, folder: Path) -> tuple[list[str], str]:
+def _micropython(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
     modules = node_modules("@micropython/micropython-webassembly-pyscript")
-    return [node(), str(HERE / "micropython.mjs"), "--modules", str(modules), "--root", str(folder)], target.simulator.says
+    return [node()[0], str(HERE / "micropython.mjs"), "--modules", str(modules), "--root", str(folder), "--port", str(port)], target.simulator.says
 
 
-def _process(target: Target, folder: Path) -> tuple[list[str], str]:
-    from puffer_edge.firmware import build
-
-    sources = sorted(path for part in (build.C, build.HOST) for path in part.glob("*.[ch]"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    built = cache_folder() / f"host-{digest[:16]}"
-    if not (built / "pe_host").is_file():
-        with tempfile.TemporaryDirectory() as work:
-            program = build.build_host(Path(work)).board.read_bytes()
-        write_atomic(built / "pe_host", program)
-        (built / "pe_host").chmod(0o755)
-    return [str(built / "pe_host"), "0", str(folder)], target.simulator.says
+def _process(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
+    firmware = find.folder(FIRMWARE)
+    sources = sorted((firmware / "c").glob("*.c")) + [firmware / "boards" / "host" / name for name in ("board.c", "main.c")]
+    headers = sorted(path for part in ("c", "boards/host") for path in (firmware / part).glob("*.h"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in [*sources, *headers])).hexdigest()
+    built = cache_folder() / f"host-{digest[:16]}" / "pe_host"
+    if not built.is_file():
+        _compile([*map(str, sources), f"-I{firmware / 'c'}"], built)
+    return [str(built), str(port), str(folder)], target.simulator.says
 
 
-COMMANDS: dict[str, Callable[[Target, Path], tuple[list[str], str]]] = {"rp2040js": _rp2040, "micropython": _micropython, "process": _process}
+def _compile(arguments: list[str], program: Path) -> None:
+    compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
+    if compiler is None:
+        raise Unsupported("the host board needs a C compiler, and there is no cc, gcc or clang on the path: install one, or use target rp2040")
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work) / "program"
+        command = [compiler, "-std=c99", "-O2", "-fno-strict-aliasing", *arguments, "-o", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unsupported(f"{compiler} cannot compile the host board:\n{done.stderr}")
+        program.parent.mkdir(parents=True, exist_ok=True)
+        staged = program.with_name(f"{program.name}.{os.getpid()}")
+        shutil.copy(out, staged)
+        os.replace(staged, program)
+
+
+COMMANDS: dict[str, Callable[[Target, Path, int], tuple[list[str], str]]] = {"rp2040js": _rp2040, "micropython": _micropython, "process": _process}
