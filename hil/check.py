@@ -142,8 +142,8 @@ def check(bundle: Bundle, board: Board, environment: Environment, episodes: int,
 
 
 def _kind_of_cycles(board: Board) -> str | None:
-    """What a board's cycle counts are; None where it counts none (MicroPython times its ticks in microseconds)."""
-    if board.identity.kind == "micropython" or not board.identity.clock_hz:
+    """What a board's cycle counts are; None where it counts none (MicroPython gives microseconds, the host nanoseconds)."""
+    if board.identity.kind != "c" or not board.identity.clock_hz:
         return None
     return "emulated" if board.simulated else "counted by the board"
 

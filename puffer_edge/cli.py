@@ -201,8 +201,8 @@ def simulate(target: Name, port: int = 0, state: Path | None = None, json: Flag 
     simulator = simulators.start(board, state, port)
     try:
         result = {"board": simulator.url, "target": board.name, "says": simulator.says}
-        _print(json, result, lambda: OUT.print(f"{board.title} at {simulator.url}\n{simulator.says}\nCtrl-C ends it", soft_wrap=True))
-        sys.stdout.flush()
+        words = f"{board.title} at {simulator.url}\n{simulator.says}\nCtrl-C ends it"
+        print(jsonlib.dumps(result) if json else words, flush=True)  # one line each way: a script reads the first
         simulator.wait()
     finally:
         simulator.stop()
@@ -235,7 +235,7 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
     if report:
         require_matplotlib()
     with _bar("checking") as advance, open_board(board, held) as device:
-        if board in ("sim", "loopback"):
+        if device.simulated:
             device.install(held.image.data, lambda done, total: advance(done, total, "installing"))
         result = run_check(held, device, env, episodes, seed, lambda stage, done, total: advance(done, total, stage))
     summary = result.summary()
@@ -334,9 +334,10 @@ def doctor(json: Flag = False) -> None:
 
     def show() -> None:
         for c in found:
-            OUT.print(f"[{'green' if c.ok else 'yellow'}]{'ok     ' if c.ok else 'missing'}[/] {c.name}: {c.found}", soft_wrap=True)
+            mark = "[green]ok     [/]" if c.ok else "[yellow]missing[/]"
+            OUT.print(f"{mark} {escape(f'{c.name}: {c.found}')}", soft_wrap=True, highlight=False)
             if not c.ok:
-                OUT.print(f"         → {c.fix}", soft_wrap=True)
+                OUT.print(f"        → {escape(c.fix)}", soft_wrap=True, highlight=False)
 
     _print(json, [asdict(c) for c in found], show)
 

@@ -32,7 +32,8 @@ MESSAGES = {
     "step": (0x09, "<I*", "<IIII*"),
     # as step, while disarmed; neither drives an actuator, only free running does
     "replay": (0x0A, "<I*", "<IIII*"),
-    # () -> ticks, stage counts [8], invalid, stale, missed, saturated, bad frames, repeated frames, deadline misses, cycles_max; since the last arming, frames since boot
+    # () -> ticks, stage counts [8], invalid, stale, missed, saturated, bad frames, repeated frames, deadline misses, cycles_max
+    # (counted since the last arming; the two of frames since boot)
     "status": (0x0B, "", "<I8IIIIIIIII"),
     # () -> (); then the service mode: USB boot loader or REPL, only while disarmed
     "service": (0x0C, "", ""),
