@@ -209,6 +209,13 @@ def nets() -> list[tuple[str, str, str]]:
     return list(itertools.product(HIDDEN, ACTIVATIONS, HEADS))
 
 
+def shown(r: dict[str, Any]) -> dict[str, Any]:
+    """A row as one reads it: "0 of 1000000" an engine."""
+    engines = {"C": "c_steps", "TFLite-Micro": "tflm_inputs", "MicroPython": "micropython_steps", "RP2040": "rp2040_steps"}
+    found = {name: f"{r[key.split('_')[0] + '_different']} of {r[key]}" if r[key] else None for name, key in engines.items()}
+    return {"net": f"{r['net']} {r['activation']}, {r['head']}", **found}
+
+
 def main() -> None:
     """Run every net, print and save the table."""
     from record import save, show
@@ -222,8 +229,8 @@ def main() -> None:
         library = ctypes.CDLL(str(build_host(Path(folder)).library))
         for net in nets():
             rows.append(row(library, net, settings))
-            print(*rows[-1].values(), flush=True)
-    show("steps and inputs, and how many differed from the reference", rows)
+            print(*shown(rows[-1]).values(), flush=True)
+    show("how many steps, or inputs, differed from the reference", [shown(r) for r in rows])
     save("parity", settings=settings, rows=rows)
 
 

@@ -78,7 +78,8 @@ def export(
         "calibration": {
             "observations": len(seen),
             "agreement": round(quality.agreement, 5),
-            "worst_action_error": quality.worst_action_error,
+            "median_action_error": round(quality.median_action_error, 5),
+            "worst_action_error": round(quality.worst_action_error, 5),
             "saturated": round(quality.saturated, 6),
         },
         "vectors": {"steps": len(steps), "sequences": int((steps.flags & protocol.STEP_RESET).sum()), "self_test_steps": SELF_TEST_STEPS},

@@ -13,6 +13,30 @@ table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem 1rem .2rem 0;te
 th{font-weight:600;color:#4a5568}pre{background:#f5f6f8;padding:1rem;overflow-x:auto;font-size:13px;line-height:1.4}code{font-size:.9em}"""
 
 
+def agreement(calibration: Mapping[str, Any], head: str) -> str:
+    """How well the integers follow the float policy, in words."""
+    seen = f"on {calibration['observations']:,} calibration observations"
+    if head == "discrete":
+        return f"{calibration['agreement']:.2%} of the choices as in float {seen}"
+    median, worst = calibration["median_action_error"], calibration["worst_action_error"]
+    return f"actions differ from float by {median:.2%} of the range in the median, {worst:.1%} at most, {seen}"
+
+
+def first_time(source: Source) -> str:
+    """What a board needs before its first install."""
+    ways = []
+    if "uf2" in source.target.formats:
+        ways.append(
+            f"<p>First time: hold BOOTSEL, plug the board in, drag <code>{source.name}.uf2</code> onto it. That image speaks UART, not USB.</p>"
+        )
+    if "micropython" in source.target.formats:
+        ways.append(
+            "<p>First time with MicroPython (official firmware, also for a Pico with nothing but its USB cable):</p>"
+            "<pre>cd micropython\nmpremote fs cp -r puffer_edge_device :\nmpremote fs cp *.py *.bin :\nmpremote reset</pre>"
+        )
+    return "".join(ways)
+
+
 def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
     """One self-contained HTML page."""
     contract, target, shield = source.policy.contract, source.target, source.image.shield
@@ -28,11 +52,10 @@ def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
     cost = "".join(f"<tr><th>{key.replace('_', ' ')}</th><td>{value:,}</td></tr>" for key, value in manifest["cost"].items())
     digests = "".join(f"<tr><th>{key}</th><td><code>{value}</code></td></tr>" for key, value in manifest["digests"].items())
     left_out = "".join(f"<p>{name} was left out: {html.escape(why)}</p>" for name, why in manifest["left_out"].items())
-    calibration = manifest["calibration"]
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <title>{html.escape(source.policy.name)} for {target.name}</title><style>{STYLE}</style>
 <h1>{html.escape(source.policy.name)} for {html.escape(target.title)}</h1>
-<p>{html.escape(target.notes)}</p>{left_out}
+<p>{html.escape(target.notes)}</p>{left_out}{first_time(source)}
 <pre>puffer-edge install {{this folder}} --board sim      # or the port of your board
 puffer-edge check   {{this folder}} --board sim --episodes 10 --report report</pre>
 <h2>Contract</h2>
@@ -41,8 +64,7 @@ after more than {contract.staleness_limit} tick(s) without an observation the sa
 <table><tr><th></th><th>observation</th><th>unit</th><th>range</th><th>fraction bits</th></tr>{observations}</table>
 <table><tr><th></th><th>action</th><th>unit</th><th>range</th><th>fraction bits</th><th>safe</th><th>initial</th></tr>{actions}</table>
 <h2>Integers</h2>
-<p>On {calibration["observations"]:,} calibration observations {calibration["agreement"]:.2%} of the actions agree with the float policy
-(the same choice, or within 1 % of the range).</p><table>{cost}</table>
+<p>{agreement(manifest["calibration"], contract.head)}.</p><table>{cost}</table>
 <h2>Shield: {", ".join(shield.stages) or "none"}</h2>
 <pre>{html.escape(shield.to_c(f"{source.name}_shield"))}</pre>
 <h2>Digests</h2><table>{digests}</table></html>

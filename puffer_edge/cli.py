@@ -137,6 +137,7 @@ def export(run: Folder, target: str, out: Path, shield: bool = True, json: Flag 
     """
     from puffer_edge.device import target as targets
     from puffer_edge.export.bundle import export as write
+    from puffer_edge.export.page import agreement as words
 
     board = targets.load(target)
     policy, env = _policy(run)
@@ -150,7 +151,7 @@ def export(run: Folder, target: str, out: Path, shield: bool = True, json: Flag 
         cost, quality = manifest["cost"], manifest["calibration"]
         OUT.print(f"bundle for {board.title}: {bundle.path}")
         OUT.print(f"  {cost['macs']:,} multiply-accumulates, image {cost['image_bytes']:,} bytes, shield {' → '.join(guard.stages) or 'none'}")
-        OUT.print(f"  {quality['agreement']:.2%} of {quality['observations']:,} actions as in float; {len(manifest['files'])} files")
+        OUT.print(f"  {words(quality, policy.head.kind)}; {len(manifest['files'])} files")
         for name, why in manifest["left_out"].items():
             OUT.print(f"  [yellow]{name} left out: {why}[/]")
         for name in manifest["files"]:
@@ -235,7 +236,7 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
     if report:
         require_matplotlib()
     with _bar("checking") as advance, open_board(board, held) as device:
-        if device.simulated:
+        if board in ("sim", "loopback"):
             device.install(held.image.data, lambda done, total: advance(done, total, "installing"))
         result = run_check(held, device, env, episodes, seed, lambda stage, done, total: advance(done, total, stage))
     summary = result.summary()

@@ -273,7 +273,9 @@ def open_board(where: str, bundle: Bundle, state: Path | None = None) -> Board:
         return open_simulator(target, state)
     if where == "loopback":
         return Board(LoopbackLink(), "The numpy reference behind the link, in this process: no firmware runs.")
-    return Board(open_link(where, target))
+    board = Board(open_link(where, target))
+    board.says = target.simulator.says if board.identity.simulated else ""
+    return board
 
 
 def open_simulator(target: targets.Target, state: Path | None = None) -> Board:

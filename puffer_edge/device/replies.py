@@ -35,6 +35,11 @@ class Identity:
     unique_id: str
 
     @property
+    def simulated(self) -> bool:
+        """It says of itself that it is no hardware: simulators answer with an id that begins with "PESIM"."""
+        return bytes.fromhex(self.unique_id).startswith(b"PESIM")
+
+    @property
     def armed(self) -> bool:
         """It drives, or would drive, an actuator."""
         return self.state in ("lock_step", "free_run")
