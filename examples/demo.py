@@ -26,7 +26,7 @@ def run(*words: str) -> None:
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("environment", nargs="?", default="cartpole")
+    parser.add_argument("environment", nargs="?", default="pendulum")
     parser.add_argument("--out", type=Path, default=Path("build/demo"))
     parser.add_argument("--episodes", type=int, default=5)
     options = parser.parse_args()

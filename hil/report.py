@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from puffer_edge.contract import Contract
+from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.errors import MissingExtra
 from puffer_edge.files import write_atomic
 from puffer_edge.firmware.shared import protocol
@@ -72,7 +72,10 @@ def picture(result: CheckResult, contract: Contract) -> tuple[str, bytes]:
         _time_plots(figure, grid, result, contract, shown)
         _returns_plot(figure.add_subplot(grid[-1, 0]), result)
         _round_trip_plot(figure.add_subplot(grid[-1, 1]), result)
-        figure.suptitle(f"{contract.name} on {result.board['target']}: first episode, returns and round trips", fontsize=11)
+        figure.suptitle(
+            f"{contract.name} on {'simulated ' if result.about['simulated'] else ''}{result.board['target']}: first episode, returns and round trips",
+            fontsize=11,
+        )
         vector, raster = io.StringIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None})
         figure.savefig(raster, format="png", dpi=110)
@@ -90,7 +93,7 @@ def _time_plots(figure: Any, grid: Any, result: CheckResult, contract: Contract,
     for i in range(shown):
         axes = figure.add_subplot(grid[i, :], sharex=axes)
         axes.plot(seconds, observation[:, i], color=BLUE, linewidth=1)
-        axes.set_ylabel(f"{contract.observations[i].name}\n[{contract.observations[i].unit}]")
+        axes.set_ylabel(_label(contract.observations[i]))
         axes.tick_params(labelbottom=False)
     for j in range(min(contract.n_actions, 3)):
         axes = figure.add_subplot(grid[shown + j, :], sharex=axes)
@@ -98,10 +101,15 @@ def _time_plots(figure: Any, grid: Any, result: CheckResult, contract: Contract,
         axes.plot(seconds, applied[:, j], color=ORANGE, linewidth=1, label="applied after the shield")
         if acted.any():
             axes.plot(seconds[acted], applied[acted, j], ".", color=RED, markersize=4, label="shield acted")
-        axes.set_ylabel(f"{contract.actions[j].name}\n[{contract.actions[j].unit}]")
+        axes.set_ylabel(_label(contract.actions[j]))
         axes.legend(loc="lower right", ncols=3, fontsize=8, frameon=False, bbox_to_anchor=(1, 0.98))
     if axes is not None:
         axes.set_xlabel("time of the plant [s]")
+
+
+def _label(channel: ObservationChannel | ActionChannel) -> str:
+    """Name and unit, broken into short lines."""
+    return channel.name.replace("_", "\n") + f"\n[{channel.unit}]"
 
 
 def _returns_plot(axes: Any, result: CheckResult) -> None:
