@@ -8,8 +8,8 @@ import puffer_edge.firmware
 from puffer_edge.export.source import Source
 
 ENGINE = Path(puffer_edge.firmware.__file__).parent / "c"
-FIRMWARE_ONLY = ("pe_board", "pe_link", "pe_store")
-"""Link, flash slots and board hooks: a board's firmware needs them, an exported policy does not."""
+FIRMWARE_ONLY = ("pe_board", "pe_device", "pe_link", "pe_store")
+"""Link, the device behind it, flash slots and board hooks: a board's firmware needs them, an exported policy does not."""
 
 
 def engine_files() -> dict[str, bytes]:

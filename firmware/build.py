@@ -29,7 +29,7 @@ REPRODUCIBLE = [f"-ffile-prefix-map={HERE}=.", "-fno-ident", "-Wl,--build-id=non
 CORTEX_M0PLUS = ["-mcpu=cortex-m0plus", "-mthumb", "-ffreestanding", "-fno-tree-loop-distribute-patterns", "-ffunction-sections", "-fdata-sections"]
 ARM = "arm-none-eabi-"
 BOOT2_BYTES = 252
-LINK_ONLY = ("pe_link.c", "pe_store.c")
+LINK_ONLY = ("pe_device.c", "pe_link.c", "pe_store.c")
 
 
 @dataclass(frozen=True)

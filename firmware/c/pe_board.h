@@ -13,7 +13,7 @@ typedef struct {
 
 extern const pe_board_facts pe_board;
 
-/* The line. putc may wait, and then calls pe_link_poll so that a running policy does not. */
+/* The line. putc may wait, and then calls pe_device_poll so that a running policy does not. */
 void pe_board_putc(uint8_t byte);
 void pe_board_flush(void); /* returns when the last byte has left */
 

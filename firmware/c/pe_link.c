@@ -1,47 +1,31 @@
-/* Frames, requests, arming, installing, free running. */
+/* Frames, requests, installing. */
 #include "pe_link.h"
 
 #include <string.h>
 
 #include "pe_board.h"
 #include "pe_crc32.h"
+#include "pe_device.h"
 #include "pe_engine.h"
+#include "pe_protocol.h"
 #include "pe_sha256.h"
 #include "pe_store.h"
 
 enum { HEAD = 2, CRC = 4, FRAME = HEAD + PE_MAX_PAYLOAD + CRC };
-enum { WATCH_PERIODS = 8, WATCH_LEAST_US = 20000, WATCH_MOST_US = 8000000 };
 
-/* What `status` reports, in its order; all but the frames since the last arming. */
-typedef struct {
-    uint32_t ticks, stage[PE_MAX_STAGES], invalid, stale, missed, saturated, bad_frames, repeated_frames, deadline_misses, cycles_max;
-} counters;
-
+/* The small fields come first: within reach of one instruction. */
 static struct {
-    uint8_t rx[FRAME]; /* type, sequence, payload, CRC */
-    uint32_t rx_bytes;
+    uint32_t rx_bytes, tx_bytes;
     uint8_t rx_run;      /* bytes left of a COBS group */
     uint8_t rx_zero;     /* a zero follows the group, unless the frame ends */
     uint8_t rx_overflow; /* longer than any frame */
     uint8_t has_last;    /* tx answers the request below */
     uint8_t last[HEAD + CRC];
-    uint8_t tx[FRAME];
-    uint32_t tx_bytes;
+    uint32_t error_detail;
     void (*after)(void); /* to do once the reply has left */
+    uint8_t rx[FRAME];   /* type, sequence, payload, CRC */
+    uint8_t tx[FRAME];
 } line;
-
-static struct {
-    pe_policy policy;
-    pe_store store;
-    uint8_t state;
-    uint8_t has_driver;
-    uint8_t fault;         /* why the policy may not be armed: an error code, or 0 */
-    uint32_t fault_detail;
-    int32_t safe[PE_MAX_ACTIONS];
-    uint8_t digest[3][PE_SHA256_BYTES]; /* of contract, program, shield */
-    uint32_t due_us;                    /* of the next free tick */
-    counters count;
-} device;
 
 static struct {
     uint32_t total, held; /* total is 0 while no install is open */
@@ -70,133 +54,17 @@ static void put(const void *data, uint32_t bytes)
     line.tx_bytes += bytes;
 }
 
-static int is_armed(void) { return device.state == PE_STATE_LOCK_STEP || device.state == PE_STATE_FREE_RUN; }
-
-/* The policy */
-
-static void unload(uint32_t state, uint32_t fault, uint32_t detail)
-{
-    device.state = (uint8_t)state;
-    device.fault = (uint8_t)fault;
-    device.fault_detail = detail;
-}
-
-static void digest_section(uint32_t which, uint32_t at, uint32_t bytes)
-{
-    pe_sha256((const uint8_t *)device.policy.image + (bytes ? at : 0), bytes, device.digest[which]);
-}
-
-/* Copy an image to RAM and make it the device's policy, disarmed, or failed with the reason noted. */
-static void load(const uint8_t *image, uint32_t bytes)
-{
-    uint8_t *arena = pe_board_arena();
-    memcpy(arena, image, bytes);
-    const int32_t check = pe_open(&device.policy, arena, bytes);
-    if (check != PE_OK) {
-        unload(PE_STATE_FAILED, PE_ERROR_BAD_IMAGE, (uint32_t)check);
-        return;
-    }
-    if (!pe_sealed(arena, bytes)) {
-        device.policy.image = NULL;
-        unload(PE_STATE_FAILED, PE_ERROR_BAD_IMAGE, 0);
-        return;
-    }
-    const pe_image *i = device.policy.image;
-    device.policy.scratch = arena + bytes;
-    device.policy.clock = pe_board_cycles;
-    for (uint32_t j = 0; j < i->m; j++)
-        device.safe[j] = device.policy.action[j].safe;
-    digest_section(0, i->contract_at, i->contract_bytes);
-    digest_section(1, i->program_at, i->program_bytes);
-    digest_section(2, i->shield_at, i->shield_bytes);
-    const uint32_t different = pe_self_test(&device.policy);
-    if (different)
-        unload(PE_STATE_FAILED, PE_ERROR_SELF_TEST, different - 1);
-    else
-        unload(PE_STATE_DISARMED, 0, 0);
-}
-
-static void load_active(void)
-{
-    device.policy.image = NULL;
-    unload(PE_STATE_EMPTY, PE_ERROR_NO_POLICY, 0);
-    if (device.store.active != PE_NO_SLOT) {
-        uint32_t bytes;
-        const uint8_t *image = pe_store_image(&device.store, &bytes);
-        load(image, bytes);
-    }
-    pe_link_fail_safe();
-}
-
-void pe_link_fail_safe(void)
-{
-    if (device.policy.image != NULL)
-        pe_board_write(device.safe);
-}
-
-static void count(uint32_t outcome)
-{
-    counters *c = &device.count;
-    const uint32_t cycles = device.policy.cycles_policy + device.policy.cycles_shield;
-    c->ticks++;
-    for (uint32_t k = 0; k < PE_MAX_STAGES; k++)
-        c->stage[k] += outcome >> (PE_REASON_SHIFT + k) & 1u;
-    c->invalid += (outcome & PE_INVALID) != 0;
-    c->stale += (outcome & PE_STALE) != 0;
-    c->missed += (outcome & PE_MISSED) != 0;
-    c->saturated += (outcome & PE_SATURATED) != 0;
-    c->cycles_max = cycles > c->cycles_max ? cycles : c->cycles_max;
-}
-
-static void disarm_policy(void)
-{
-    pe_link_fail_safe();
-    pe_board_watch(0);
-    pe_reset(&device.policy);
-    device.state = PE_STATE_DISARMED;
-}
-
-static void watch(void)
-{
-    const uint32_t period = device.policy.image->period_us;
-    uint32_t timeout = period < WATCH_MOST_US / WATCH_PERIODS ? period * WATCH_PERIODS : WATCH_MOST_US;
-    pe_board_watch(timeout > WATCH_LEAST_US ? timeout : WATCH_LEAST_US);
-}
-
-int pe_link_poll(void)
-{
-    if (device.state != PE_STATE_FREE_RUN)
-        return 0;
-    watch();
-    if ((int32_t)(pe_board_now_us() - device.due_us) < 0)
-        return 1;
-    int32_t observation[PE_MAX_OBSERVATIONS], raw[PE_MAX_ACTIONS], applied[PE_MAX_ACTIONS];
-    const uint32_t step = pe_board_read(observation) & (PE_STEP_MISSED | PE_STEP_INVALID);
-    pe_board_start_cycles();
-    const uint32_t outcome = pe_tick(&device.policy, step, observation, raw, applied);
-    pe_board_write(applied);
-    count(outcome);
-    device.due_us += device.policy.image->period_us;
-    while ((int32_t)(pe_board_now_us() - device.due_us) >= 0) { /* too late for the next tick: leave it out */
-        device.count.deadline_misses++;
-        device.due_us += device.policy.image->period_us;
-    }
-    return 1;
-}
-
 /* The requests. Each fills the reply's payload and returns 0, or an error code that replaces it. */
-
-static uint32_t error_detail;
 
 static uint32_t fail(uint32_t code, uint32_t detail)
 {
-    error_detail = detail;
+    line.error_detail = detail;
     return code;
 }
 
 static uint32_t hello(const uint8_t *in, uint32_t bytes)
 {
-    const pe_image *image = device.policy.image;
+    const pe_image *image = pe_device.policy.image;
     uint8_t id[8];
     (void)in, (void)bytes;
     pe_board_id(id);
@@ -205,7 +73,7 @@ static uint32_t hello(const uint8_t *in, uint32_t bytes)
     put8(PE_VERSION_MAJOR);
     put8(PE_VERSION_MINOR);
     put8(PE_VERSION_PATCH);
-    put8(device.state);
+    put8(pe_device.state);
     put8(image == NULL || image->shield_bytes == 0 ? PE_SHIELD_NONE : PE_SHIELD_BYTECODE);
     put32(pe_board.clock_hz);
     put16(PE_MAX_PAYLOAD);
@@ -218,21 +86,21 @@ static uint32_t hello(const uint8_t *in, uint32_t bytes)
 
 static uint32_t contract(const uint8_t *in, uint32_t bytes)
 {
-    const pe_image *image = device.policy.image;
+    const pe_image *image = pe_device.policy.image;
     (void)in, (void)bytes;
     if (image == NULL)
         return fail(PE_ERROR_NO_POLICY, 0);
     put32(image->bytes);
     put32(image->contract_bytes);
-    put32(device.store.sequence);
+    put32(pe_device.store.sequence);
     put((const uint8_t *)image + image->bytes - PE_TRAILER, PE_TRAILER);
-    put(device.digest, sizeof device.digest);
+    put(pe_device.digest, sizeof pe_device.digest);
     return 0;
 }
 
 static uint32_t read_contract(const uint8_t *in, uint32_t bytes)
 {
-    const pe_image *image = device.policy.image;
+    const pe_image *image = pe_device.policy.image;
     const uint32_t offset = get32(in);
     (void)bytes;
     if (image == NULL)
@@ -246,12 +114,12 @@ static uint32_t read_contract(const uint8_t *in, uint32_t bytes)
 static uint32_t install_begin(const uint8_t *in, uint32_t bytes)
 {
     (void)bytes;
-    if (is_armed())
+    if (pe_device_is_armed())
         return fail(PE_ERROR_ARMED, 0);
     install.total = 0;
     if (get32(in) > PE_MAX_IMAGE)
         return fail(PE_ERROR_TOO_LARGE, PE_MAX_IMAGE);
-    const uint32_t failed = pe_store_begin(&device.store);
+    const uint32_t failed = pe_store_begin(&pe_device.store);
     if (failed)
         return fail(PE_ERROR_FLASH, failed);
     install.total = get32(in);
@@ -263,7 +131,7 @@ static uint32_t install_begin(const uint8_t *in, uint32_t bytes)
 static uint32_t install_data(const uint8_t *in, uint32_t bytes)
 {
     const uint32_t chunk = bytes - 4;
-    if (is_armed())
+    if (pe_device_is_armed())
         return fail(PE_ERROR_ARMED, 0);
     if (chunk == 0 || chunk > PE_INSTALL_CHUNK)
         return fail(PE_ERROR_BAD_LENGTH, 4 + PE_INSTALL_CHUNK);
@@ -271,7 +139,7 @@ static uint32_t install_data(const uint8_t *in, uint32_t bytes)
         return fail(PE_ERROR_BAD_ORDER, install.total == 0 ? 0 : install.held);
     if (chunk > install.total - install.held)
         return fail(PE_ERROR_TOO_LARGE, install.total);
-    const uint32_t failed = pe_store_write(&device.store, install.held, in + 4, chunk);
+    const uint32_t failed = pe_store_write(&pe_device.store, install.held, in + 4, chunk);
     if (failed) {
         install.total = 0;
         return fail(PE_ERROR_FLASH, failed);
@@ -286,26 +154,26 @@ static uint32_t install_commit(const uint8_t *in, uint32_t bytes)
     uint8_t digest[PE_SHA256_BYTES];
     const uint32_t total = install.total;
     (void)in, (void)bytes;
-    if (is_armed())
+    if (pe_device_is_armed())
         return fail(PE_ERROR_ARMED, 0);
     if (total == 0 || install.held != total)
         return fail(PE_ERROR_BAD_ORDER, total == 0 ? 0 : install.held);
     install.total = 0;
-    pe_sha256(pe_store_candidate(&device.store), total, digest);
+    pe_sha256(pe_store_candidate(&pe_device.store), total, digest);
     if (memcmp(digest, install.digest, sizeof digest) != 0)
         return fail(PE_ERROR_BAD_DIGEST, 0);
-    load(pe_store_candidate(&device.store), total);
-    uint32_t code = device.fault, detail = device.fault_detail;
+    pe_device_load(pe_store_candidate(&pe_device.store), total);
+    uint32_t code = pe_device.fault, detail = pe_device.fault_detail;
     if (code == 0) {
-        detail = pe_store_commit(&device.store, total, digest);
+        detail = pe_store_commit(&pe_device.store, total, digest);
         code = detail ? PE_ERROR_FLASH : 0;
     }
     if (code) {
-        load_active();
+        pe_device_load_active();
         return fail(code, detail);
     }
-    pe_link_fail_safe();
-    put32(device.store.sequence);
+    pe_device_fail_safe();
+    put32(pe_device.store.sequence);
     return 0;
 }
 
@@ -313,54 +181,42 @@ static uint32_t arm(const uint8_t *in, uint32_t bytes)
 {
     uint32_t different = 0;
     (void)bytes;
-    if (is_armed())
+    if (pe_device_is_armed())
         return fail(PE_ERROR_ARMED, 0);
-    if (device.fault)
-        return fail(device.fault, device.fault_detail);
+    if (pe_device.fault)
+        return fail(pe_device.fault, pe_device.fault_detail);
     for (uint32_t k = 0; k < 3; k++)
-        if (memcmp(in + 1 + k * PE_SHA256_BYTES, device.digest[k], PE_SHA256_BYTES) != 0)
+        if (memcmp(in + 1 + k * PE_SHA256_BYTES, pe_device.digest[k], PE_SHA256_BYTES) != 0)
             different |= 1u << k;
     if (different)
         return fail(PE_ERROR_DIGEST_MISMATCH, different);
     if (in[0] > PE_ARM_FREE_RUN)
         return fail(PE_ERROR_NOT_HERE, in[0]);
-    if (in[0] == PE_ARM_FREE_RUN && !device.has_driver)
+    if (in[0] == PE_ARM_FREE_RUN && !pe_device.has_driver)
         return fail(PE_ERROR_NO_DRIVER, 0);
-    const uint32_t bad = device.count.bad_frames, repeated = device.count.repeated_frames;
-    memset(&device.count, 0, sizeof device.count);
-    device.count.bad_frames = bad;
-    device.count.repeated_frames = repeated;
     install.total = 0;
-    pe_reset(&device.policy);
-    pe_link_fail_safe();
-    device.due_us = pe_board_now_us();
-    device.state = in[0] == PE_ARM_FREE_RUN ? PE_STATE_FREE_RUN : PE_STATE_LOCK_STEP;
+    pe_device_arm(in[0]);
     return 0;
 }
 
 static uint32_t disarm(const uint8_t *in, uint32_t bytes)
 {
     (void)in, (void)bytes;
-    if (is_armed())
-        disarm_policy();
+    pe_device_disarm();
     return 0;
 }
 
 /* A tick with the observation from the line; no actuator is driven. */
 static uint32_t run_step(const uint8_t *in, uint32_t bytes)
 {
-    pe_policy *p = &device.policy;
+    const pe_policy *p = &pe_device.policy;
     int32_t observation[PE_MAX_OBSERVATIONS], raw[PE_MAX_ACTIONS], applied[PE_MAX_ACTIONS];
     const uint32_t step = in[0], n = step & PE_STEP_MISSED ? 0 : p->image->n;
     if (bytes != 4 + 4 * n)
         return fail(PE_ERROR_BAD_LENGTH, 4 + 4 * n);
     for (uint32_t i = 0; i < n; i++)
         observation[i] = (int32_t)get32(in + 4 + 4 * i);
-    pe_board_start_cycles();
-    const uint32_t outcome = pe_tick(p, step, observation, raw, applied);
-    if (is_armed())
-        count(outcome);
-    put32(outcome);
+    put32(pe_device_step(step, observation, raw, applied));
     put32(pe_state_digest(p));
     put32(p->cycles_policy);
     put32(p->cycles_shield);
@@ -371,18 +227,18 @@ static uint32_t run_step(const uint8_t *in, uint32_t bytes)
 
 static uint32_t step(const uint8_t *in, uint32_t bytes)
 {
-    if (device.state == PE_STATE_FREE_RUN)
+    if (pe_device.state == PE_STATE_FREE_RUN)
         return fail(PE_ERROR_ARMED, 0);
-    if (device.state != PE_STATE_LOCK_STEP)
+    if (pe_device.state != PE_STATE_LOCK_STEP)
         return fail(PE_ERROR_NOT_ARMED, 0);
     return run_step(in, bytes);
 }
 
 static uint32_t replay(const uint8_t *in, uint32_t bytes)
 {
-    if (is_armed())
+    if (pe_device_is_armed())
         return fail(PE_ERROR_ARMED, 0);
-    if (device.policy.image == NULL)
+    if (pe_device.policy.image == NULL)
         return fail(PE_ERROR_NO_POLICY, 0);
     return run_step(in, bytes);
 }
@@ -390,14 +246,14 @@ static uint32_t replay(const uint8_t *in, uint32_t bytes)
 static uint32_t status(const uint8_t *in, uint32_t bytes)
 {
     (void)in, (void)bytes;
-    put(&device.count, sizeof device.count);
+    put(&pe_device.count, sizeof pe_device.count);
     return 0;
 }
 
 static uint32_t service(const uint8_t *in, uint32_t bytes)
 {
     (void)in, (void)bytes;
-    if (is_armed())
+    if (pe_device_is_armed())
         return fail(PE_ERROR_ARMED, 0);
     if (!pe_board.has_service)
         return fail(PE_ERROR_NOT_HERE, 0);
@@ -408,7 +264,8 @@ static uint32_t service(const uint8_t *in, uint32_t bytes)
 static uint32_t reset(const uint8_t *in, uint32_t bytes)
 {
     (void)in, (void)bytes;
-    pe_link_fail_safe();
+    pe_device_disarm(); /* else a tick that falls due while the reply leaves would drive the actuators again */
+    pe_device_fail_safe();
     line.after = pe_board_reset;
     return 0;
 }
@@ -475,7 +332,7 @@ static void answer(void)
         put8(code);
         put8(type);
         put16(0);
-        put32(error_detail);
+        put32(line.error_detail);
     }
     put32(pe_crc32(0, line.tx, line.tx_bytes));
 }
@@ -485,13 +342,13 @@ static void frame(void)
 {
     uint8_t this[HEAD + CRC];
     if (line.rx_bytes < HEAD + CRC || pe_crc32(0, line.rx, line.rx_bytes - CRC) != get32(line.rx + line.rx_bytes - CRC)) {
-        device.count.bad_frames++;
+        pe_device.count.bad_frames++;
         return;
     }
     memcpy(this, line.rx, HEAD);
     memcpy(this + HEAD, line.rx + line.rx_bytes - CRC, CRC);
     if (line.has_last && this[0] != PE_HELLO && memcmp(this, line.last, sizeof this) == 0) {
-        device.count.repeated_frames++;
+        pe_device.count.repeated_frames++;
     } else {
         memcpy(line.last, this, sizeof this);
         line.has_last = 1;
@@ -518,7 +375,7 @@ void pe_link_byte(uint8_t byte)
 {
     if (byte == 0) {
         if (line.rx_run != 0 || line.rx_overflow)
-            device.count.bad_frames++;
+            pe_device.count.bad_frames++;
         else if (line.rx_bytes != 0)
             frame();
         line.rx_bytes = 0;
@@ -539,9 +396,6 @@ void pe_link_byte(uint8_t byte)
 void pe_link_start(void)
 {
     memset(&line, 0, sizeof line);
-    memset(&device, 0, sizeof device);
     memset(&install, 0, sizeof install);
-    device.has_driver = pe_board_open_driver() != 0;
-    pe_store_open(&device.store);
-    load_active();
+    pe_device_start();
 }

@@ -56,6 +56,7 @@ def test_the_walk(name: str) -> None:
     needs(name)
     with open_simulator(target.load(name)) as board:
         assert board.identity.state == "empty"
+        assert board.identity.simulated
         installed.walk(board)
         assert board.status().bad_frames == 0
         assert board.reset().state == "disarmed"
@@ -66,6 +67,7 @@ def test_the_walk(name: str) -> None:
 def test_the_second_opinion(without_node: None) -> None:
     with open_simulator(RP2040) as board:
         assert "rp2040py" in board.says
+        assert board.identity.simulated
         installed.walk(board, steps=16)
         assert board.reset().state == "disarmed"
 
@@ -193,7 +195,7 @@ def process_of(board: Board) -> int:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("name", ["rp2040", "esp32"])
+@pytest.mark.parametrize("name", ["rp2040", "esp32", "host"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_host_leaves_nothing_behind(name: str, end: int, children: list[int]) -> None:
     needs(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import json
 import struct
 import subprocess
 import tempfile
@@ -68,7 +69,7 @@ def board(folder: Path, user_io: Path = USER_IO) -> Iterator[tuple[Link, subproc
     process = subprocess.Popen([build(user_io=user_io).board, "0", folder], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        link = SocketLink(f"socket://127.0.0.1:{process.stdout.readline().split()[1]}")
+        link = SocketLink(f"socket://127.0.0.1:{json.loads(process.stdout.readline())['port']}")
         try:
             yield link, process
         finally:

@@ -58,6 +58,8 @@ class Chip(Link):
         for _ in range(0, instructions, BATCH):
             if self.to_chip and not fifo.full:
                 self.uart.feed_byte(self.to_chip.pop(0))
+            if self.core.pending_interrupts & self.core.enabled_interrupts:
+                self.core.waiting = False  # rp2040py sleeps on when the interrupt came just before the wait
             if self.core.waiting or self.was_reset:
                 return
             cycles = 0

@@ -7,6 +7,7 @@
 #include "pe_board.h"
 #include "pe_crc32.h"
 #include "pe_engine.h"
+#include "pe_device.h"
 #include "pe_link.h"
 #include "pe_ops.h"
 #include "pe_sha256.h"
@@ -130,7 +131,7 @@ static void fuzz_link(const uint8_t *image, uint32_t bytes)
             payload[0] = (uint8_t)below(4);
             request((uint8_t)below(16), payload, length);
         }
-        pe_link_poll();
+        pe_device_poll();
     }
     if (below(4) == 0) {
         uint8_t *copy = malloc(bytes);

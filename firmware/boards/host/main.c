@@ -1,4 +1,5 @@
-/* The host board on a TCP port of this machine: `pe_host PORT FOLDER`. Port 0 takes a free one; the first line says which. */
+/* The host board on a TCP port of this machine: `pe_host PORT FOLDER`. Port 0 takes a free one; {"port": N} says which.
+ * Where its standard input is a pipe, it ends when the other end closes: whoever holds that leaves no board behind. */
 #define _POSIX_C_SOURCE 200809L
 
 #include <arpa/inet.h>
@@ -10,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host.h"
+#include "pe_device.h"
 #include "pe_link.h"
 
 static int client = -1;
@@ -51,7 +54,7 @@ static int listen_on(const char *port)
         perror(port);
         exit(1);
     }
-    printf("listening %u\n", (unsigned)ntohs(address.sin_port));
+    printf("{\"port\": %u}\n", (unsigned)ntohs(address.sin_port));
     fflush(stdout);
     return server;
 }
@@ -74,6 +77,20 @@ static void receive(void)
         pe_link_byte(data[k]);
 }
 
+static int is_pipe(int file)
+{
+    struct stat about;
+    return fstat(file, &about) == 0 && S_ISFIFO(about.st_mode);
+}
+
+/* What comes on standard input means nothing; its end does. */
+static void read_stdin(void)
+{
+    uint8_t data[1024];
+    if (read(STDIN_FILENO, data, sizeof data) == 0)
+        exit(0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -85,14 +102,16 @@ int main(int argc, char **argv)
     host_send = send_all;
     host_open(folder);
     pe_link_start();
-    const int server = listen_on(argv[1]);
+    const int server = listen_on(argv[1]), parent = is_pipe(STDIN_FILENO) ? STDIN_FILENO : -1; /* poll leaves out -1 */
     for (;;) {
-        struct pollfd line = {client >= 0 ? client : server, POLLIN, 0};
-        const int waits = pe_link_poll() ? 0 : -1; /* a running policy has no time to wait */
-        if (poll(&line, 1, waits) > 0) {
-            if (client < 0)
+        struct pollfd lines[2] = {{client >= 0 ? client : server, POLLIN, 0}, {parent, POLLIN, 0}};
+        const int waits = pe_device_poll() ? 0 : -1; /* a running policy has no time to wait */
+        if (poll(lines, 2, waits) > 0) {
+            if (lines[1].revents)
+                read_stdin();
+            if (lines[0].revents && client < 0)
                 answer_call(server);
-            else
+            else if (lines[0].revents)
                 receive();
         }
         if (host_resets) {

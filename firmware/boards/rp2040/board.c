@@ -1,6 +1,7 @@
 /* The RP2040 as a board: UART0 on GP0 and GP1 at 115200 baud, 125 MHz, time, watchdog, the loop. */
 #include "pe_board.h"
 
+#include "pe_device.h"
 #include "pe_link.h"
 #include "pe_protocol.h"
 #include "pe_store.h"
@@ -45,7 +46,7 @@ void pe_board_reset(void)
 void pe_board_putc(uint8_t byte)
 {
     while (REG(UART_FR) & UART_FR_TXFF)
-        pe_link_poll();
+        pe_device_poll();
     REG(UART_DR) = byte;
 }
 
@@ -71,7 +72,7 @@ static void fault(void)
 {
     REG(PSM_WDSEL) = PSM_ALL & ~PSM_OSCILLATORS;
     pe_board_watch(FAULT_WATCH_US);
-    pe_link_fail_safe();
+    pe_device_fail_safe();
     pe_board_reset();
 }
 
@@ -105,7 +106,7 @@ int main(void)
     for (;;) {
         while (ring_out != ring_in)
             pe_link_byte(ring[ring_out++ % RING]);
-        const int runs = pe_link_poll();
+        const int runs = pe_device_poll();
         __asm__ volatile("cpsid i"); /* a byte that comes from here on still ends the wait */
         if (!runs && ring_out == ring_in)
             __asm__ volatile("wfi");

@@ -49,5 +49,14 @@ static BOOT void reset(void)
     run();
 }
 
-/* What boot2 reads, and where a fault before `run` ends: it starts over. */
-__attribute__((section(".boot_vectors"), used)) static void (*const boot_vectors[])(void) = {stack_top, reset, reset, reset};
+/* A fault before `run`. The core leaves the fault only by a reset: started over here, it would take no interrupt. */
+static BOOT void fault(void)
+{
+    REG(PSM_WDSEL) = PSM_ALL & ~PSM_OSCILLATORS;
+    SET(WATCHDOG) = WATCHDOG_TRIGGER;
+    for (;;) {
+    }
+}
+
+/* What boot2 reads. */
+__attribute__((section(".boot_vectors"), used)) static void (*const boot_vectors[])(void) = {stack_top, reset, fault, fault};

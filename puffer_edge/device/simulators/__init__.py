@@ -65,10 +65,10 @@ class Simulator:
         reader = threading.Thread(target=lambda out: first.append(out.readline()), args=(self._process.stdout,), daemon=True)
         reader.start()
         reader.join(START_S)
-        found = re.search(rb'"port": ?(\d+)|listening (\d+)', first[0]) if first else None
+        found = re.search(rb'"port": ?(\d+)', first[0]) if first else None
         if found is None:
             raise PortUnavailable(f"the simulator did not start: {self.last_words() or f'no port within {START_S:g} s'}")
-        return int(found[1] or found[2])
+        return int(found[1])
 
     def last_words(self) -> str:
         """The end of what it wrote to standard error."""

@@ -131,7 +131,7 @@ from array import array
 class Board:
     clock_hz = 0  # counts nothing: the computer's own time would say nothing about a board
     name = b'wasm'
-    unique_id = b'wasm'
+    unique_id = b'PESIMvm'
 
     def __init__(self):
         self.rx, self.tx = bytearray(1024), bytearray(8192)
