@@ -9,7 +9,7 @@ void cart_shield(const int32_t *v, int32_t *out)
     const int32_t x_position = v[0];
     const int32_t t3 = x_position < (-8192) ? 1 : 0;
     const int32_t t4 = t2 > t3 ? t2 : t3;
-    const int32_t t5 = 8192 < x_position ? 1 : 0;
+    const int32_t t5 = 8191 < x_position ? 1 : 0;
     const int32_t t6 = t4 > t5 ? t4 : t5;
     const int32_t t7 = x_position * 8192;
     const int32_t t8 = t7 >> 9;

@@ -40,8 +40,10 @@ def trace(signals: Signals, spec: Mapping[str, Any]) -> tuple[tuple[Int, ...], I
     for name, pair in bounds.items():
         low, high = _pair(name, pair)
         unit = 2.0 ** (seen[name][0].fraction_bits - seen[name][1])
-        outside = most(outside, signals.x[name] < math.ceil(low * unit)) if low * unit > signals.x[name].lo else outside
-        outside = most(outside, signals.x[name] > math.floor(high * unit)) if high * unit < signals.x[name].hi else outside
+        # x is rounded down: both thresholds lie on the safe side, so that no state beyond a bound counts as inside
+        lowest, highest = math.ceil(low * unit), math.ceil(high * unit) - 1
+        outside = most(outside, signals.x[name] < lowest) if lowest > signals.x[name].lo else outside
+        outside = most(outside, signals.x[name] > highest) if highest < signals.x[name].hi else outside
     results = []
     for channel, proposal, low, high in zip(contract.actions, signals.action, contract.action_low, contract.action_high):
         law = by_channel({"stage": "envelope", "law": laws.get(channel.name, {})}, "law", list(seen))
