@@ -32,7 +32,9 @@ def first_time(source: Source) -> str:
     if "micropython" in source.target.formats:
         ways.append(
             "<p>First time with MicroPython (official firmware, also for a Pico with nothing but its USB cable):</p>"
-            "<pre>cd micropython\nmpremote fs cp -r puffer_edge_device :\nmpremote fs cp *.py *.bin :\nmpremote reset</pre>"
+            "<pre>cd micropython\n"
+            "mpremote exec \"import os; [os.remove(f) for f in os.listdir() if f.startswith('policy-')]\"\n"
+            "mpremote fs cp -r puffer_edge_device :\nmpremote fs cp *.py *.bin :\nmpremote reset</pre>"
         )
     return "".join(ways)
 

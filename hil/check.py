@@ -34,7 +34,7 @@ class CheckResult:
         loop_mismatches: closed-loop steps that gave other bits than the reference.
         first_difference: words about the first differing step, empty when there is none.
         returns: returns of the same episodes: "float", "integer" and "device", (episodes,) each.
-        interventions: count by reason in the closed loop.
+        interventions: steps of the closed loop by reason; one step may have several.
         board_counters: the board's own counters since it was armed.
         trace: every step of the board in the closed loop.
     """
@@ -77,7 +77,7 @@ class CheckResult:
             "return_float": _mean(self.returns["float"]),
             "return_integer": _mean(self.returns["integer"]),
             "return_device": _mean(self.returns["device"]),
-            "interventions": sum(self.interventions.values()),
+            "interventions": int(((self.trace.outcome >> protocol.REASON_SHIFT) != 0).sum()),
             "interventions_by_reason": self.interventions,
             "round_trip_us": {"median": _mean(np.median(wall)), "p99": _mean(np.percentile(wall, 99))} if len(wall) else None,
             "ticks_cycles": _spread(policy + shield) if counted else None,
@@ -114,6 +114,10 @@ def check(bundle: Bundle, board: Board, environment: Environment, episodes: int,
         LinkError: the line failed.
     """
     tell = progress or (lambda stage, done, total: None)
+    if environment.contract.digest != bundle.image.contract.digest:
+        fields = "; ".join(bundle.image.contract.differences(environment.contract))
+        raise ContractError(f"the bundle was made for another contract than the environment {environment.name} has: {fields}")
+    board.make_ready()
     same_policy(bundle, board)
     wrong, first = replay(bundle.vectors, bundle.image.contract, board, tell)
     traces = drive(bundle, board, environment, episodes, seed, tell)
@@ -137,8 +141,22 @@ def check(bundle: Bundle, board: Board, environment: Environment, episodes: int,
         board_counters=counters,
         trace=device,
         seed=seed,
-        about={"contract": contract.digest.hex(), "simulated": board.says or None, "cycles_are": _kind_of_cycles(board)},
+        about={
+            "contract": contract.digest.hex(),
+            "simulated": board.says or None,
+            "note": _note(bundle, board),
+            "cycles_are": _kind_of_cycles(board),
+        },
     )
+
+
+def _note(bundle: Bundle, board: Board) -> str | None:
+    """Words where the board is not what the bundle was made for: the bits are compared all the same."""
+    there = board.identity
+    simulated_vm = there.simulated and there.kind == "micropython" and "micropython" in bundle.manifest["formats"]
+    if there.target == bundle.target or simulated_vm:
+        return None
+    return f"the bundle is for {bundle.target}, the board says it is {there.target}: this check says nothing of a {bundle.target}"
 
 
 def _kind_of_cycles(board: Board) -> str | None:

@@ -156,6 +156,8 @@ def page(summary: dict[str, Any], contract: Contract, svg: str) -> str:
             f" (network {policy['median']:,}, shield {shield['median']:,}), {summary['cycles_are']}"
         )
     rows["contract"] = f"<code>{contract.digest.hex()[:16]}…</code> {contract.rate_hz:g} Hz, head {contract.head}"
+    if summary.get("note"):
+        rows["note"] = html.escape(str(summary["note"]))
     if summary.get("simulated"):
         rows["simulated board"] = html.escape(str(summary["simulated"]))
     table = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows.items())

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from puffer_edge.errors import InvalidInput, PufferEdgeError
 
-OUT = Console()
-SIDE = Console(stderr=True)
+# Paths and messages are printed as they are: no square bracket is a style.
+OUT = Console(markup=False, highlight=False, soft_wrap=True)
+SIDE = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 Name = Annotated[str, tyro.conf.Positional]
 Folder = Annotated[Path, tyro.conf.Positional]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 CALIBRATION_EPISODES = 32
 CALIBRATION_SEED = 7_000_000
 EVALUATION_SEED = 8_000_000
+MAX_EPISODES = 100_000
 
 
 def train(
@@ -74,14 +77,14 @@ def train(
 
 def _show_training(result: dict[str, Any]) -> None:
     OUT.print(f"trained {result['environment']} for {result['steps']:,} steps in {result['seconds']:.1f} s: {result['status']}")
-    OUT.print(f"  saved in {result['run']}", soft_wrap=True)
+    OUT.print(f"  saved in {result['run']}")
     for key, words in (("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield")):
         found = result[key]
         if found:
             low, high = found["interval"]
             OUT.print(f"  return {found['return']:.1f} (95 % interval {low:.1f} … {high:.1f}) {words}, {found['episodes']} fresh episodes")
     name = f"{result['environment']}-rp2040"
-    OUT.print(f"next: puffer-edge export {result['run']} --target rp2040 --out build/{name}", soft_wrap=True)
+    OUT.print(f"next: puffer-edge export {quote(result['run'])} --target rp2040 --out build/{name}")
 
 
 def evaluate(run: Folder, integer: Flag = False, shield: bool = True, episodes: int = 100, seed: int = EVALUATION_SEED, json: Flag = False) -> None:
@@ -101,8 +104,7 @@ def evaluate(run: Folder, integer: Flag = False, shield: bool = True, episodes: 
     from puffer_edge.integer.quantize import quantize
     from puffer_edge.integer.reference import InFloat, Runner
 
-    if episodes < 1 or seed < 0:
-        raise InvalidInput(f"episodes must be at least 1 and seed not negative, not {episodes} and {seed}")
+    _check_episodes(episodes, seed)
     policy, env = _policy(run)
     guard = _shield(env, shield)
     kinds: dict[str, Any] = {"float": InFloat(policy)}
@@ -143,7 +145,7 @@ def export(run: Folder, target: str, out: Path, shield: bool = True, json: Flag 
     policy, env = _policy(run)
     guard = _shield(env, shield)
     if not shield:
-        SIDE.print("[yellow]without a shield: nothing but the contract's range stands between the policy and the actuator[/]")
+        SIDE.print("without a shield: nothing but the contract's range stands between the policy and the actuator", style="yellow")
     bundle = write(policy, board, out, calibration(env, policy, guard), guard.specification, {"environment": env.name})
     manifest = dict(bundle.manifest)
 
@@ -153,11 +155,11 @@ def export(run: Folder, target: str, out: Path, shield: bool = True, json: Flag 
         OUT.print(f"  {cost['macs']:,} multiply-accumulates, image {cost['image_bytes']:,} bytes, shield {' → '.join(guard.stages) or 'none'}")
         OUT.print(f"  {words(quality, policy.head.kind)}; {len(manifest['files'])} files")
         for name, why in manifest["left_out"].items():
-            OUT.print(f"  [yellow]{name} left out: {why}[/]")
+            OUT.print(f"  {name} left out: {why}", style="yellow")
         for name in manifest["files"]:
             if name.endswith(".uf2"):
                 OUT.print(f"  drag onto the Pico: {bundle.path / name}")
-        OUT.print(f"next: puffer-edge install {bundle.path} --board sim", soft_wrap=True)
+        OUT.print(f"next: puffer-edge check {quote(str(bundle.path))} --board sim")
 
     _print(json, manifest, show)
 
@@ -173,15 +175,79 @@ def install(bundle: Folder, board: str, json: Flag = False) -> None:
         json: print the result as JSON.
     """
     from puffer_edge.device.board import open_board
-    from puffer_edge.device.bundle import Bundle
 
-    held = Bundle.load(bundle)
+    held = _bundle(bundle)
     with _bar("installing") as advance, open_board(board, held) as device:
+        device.make_ready()
         device.install(held.image.data, lambda done, total: advance(done, total, ""))
         identity = device.identity.summary()
     result = {"board": identity, "target": held.target, "bytes": len(held.image.data), "image": held.image.digest.hex()}
     words = f"installed {result['bytes']:,} bytes on {identity['target']} ({identity['unique_id']}); its self-test passed"
     _print(json, result, lambda: OUT.print(words))
+
+
+def start(bundle: Folder, board: str, json: Flag = False) -> None:
+    """Let the board run by itself: its own sensors, its own rate, the shield before its actuators.
+
+    Needs your read and write on the board (user_io.c or user.py). The board goes on when this computer leaves.
+    It never starts by itself: after a reset it waits, with the safe output, for the next start.
+
+    Args:
+        bundle: the bundle that is installed; the board refuses when it holds anything else.
+        board: a serial port, or socket://HOST:PORT.
+        json: print the result as JSON.
+    """
+    from puffer_edge.device.board import open_board
+    from puffer_edge.firmware.shared.protocol import ARM_FREE_RUN
+
+    held = _bundle(bundle)
+    image = held.image
+    with open_board(board, held) as device:
+        device.make_ready()
+        device.arm(image.contract.digest, image.program.digest, image.shield.digest, ARM_FREE_RUN, expected=image.contract)
+        result = device.hello().summary()
+    _print(
+        json, result, lambda: OUT.print(f"{result['target']} runs free at {image.contract.rate_hz:g} Hz; 'puffer-edge stop' brings the safe output")
+    )
+
+
+def stop(bundle: Folder, board: str, json: Flag = False) -> None:
+    """Disarm the board: the safe output acts at once.
+
+    Args:
+        bundle: a bundle for the board's target, which says how its port is opened.
+        board: a serial port, or socket://HOST:PORT.
+        json: print the result as JSON.
+    """
+    from puffer_edge.device.board import open_board
+
+    with open_board(board, _bundle(bundle)) as device:
+        if device.identity.armed:
+            device.disarm()
+        result = device.hello().summary()
+    _print(json, result, lambda: OUT.print(f"{result['target']} is {result['state']}: the safe output acts"))
+
+
+def status(bundle: Folder, board: str, json: Flag = False) -> None:
+    """Who the board is, what state it is in, and its counters since it was armed.
+
+    Args:
+        bundle: the bundle that is installed, which names the shield's stages.
+        board: a serial port, or socket://HOST:PORT.
+        json: print the result as JSON.
+    """
+    from puffer_edge.device.board import open_board
+
+    held = _bundle(bundle)
+    with open_board(board, held) as device:
+        result: dict[str, Any] = {"board": device.identity.summary(), "counters": device.status().summary(held.image.shield.stages)}
+
+    def show() -> None:
+        for group in result.values():
+            for key, value in group.items():
+                OUT.print(f"{key.replace('_', ' '):24}{value}")
+
+    _print(json, result, show)
 
 
 def simulate(target: Name, port: int = 0, state: Path | None = None, json: Flag = False) -> None:
@@ -225,34 +291,43 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
     """
     from puffer_edge import envs
     from puffer_edge.device.board import open_board
-    from puffer_edge.device.bundle import Bundle
+    from puffer_edge.files import write_atomic
     from puffer_edge.hil.check import check as run_check
     from puffer_edge.hil.report import require_matplotlib, write_report
 
-    if episodes < 1 or seed < 0:
-        raise InvalidInput(f"episodes must be at least 1 and seed not negative, not {episodes} and {seed}")
-    held = Bundle.load(bundle)
+    _check_episodes(episodes, seed)
+    held = _bundle(bundle)
     env = envs.load(held.environment)
     if report:
         require_matplotlib()
+        report.mkdir(parents=True, exist_ok=True)
+        write_atomic(report / "check.json", "{}\n")  # now, not after the check, is the time to learn that it cannot be written
     with _bar("checking") as advance, open_board(board, held) as device:
         if board in ("sim", "loopback"):
             device.install(held.image.data, lambda done, total: advance(done, total, "installing"))
         result = run_check(held, device, env, episodes, seed, lambda stage, done, total: advance(done, total, stage))
     summary = result.summary()
+    failure: OSError | None = None
     if report:
-        summary["report"] = str(write_report(result, held.image.contract, report))
+        try:
+            summary["report"] = str(write_report(result, held.image.contract, report))
+        except OSError as error:
+            failure = error
     _print(json, summary, lambda: _show_check(summary))
+    if failure:
+        raise failure
     if result.mismatches:
         raise SystemExit(8)
 
 
 def _show_check(summary: dict[str, Any]) -> None:
     same = summary["mismatches"] == 0
-    verdict = f"[{'green' if same else 'red'}]{summary['mismatches']} mismatches[/]"
-    OUT.print(f"{verdict} in {summary['vectors']} vector and {summary['steps']} closed-loop steps")
+    OUT.print(
+        f"{summary['mismatches']} mismatches in {summary['vectors']} vector and {summary['steps']} closed-loop steps",
+        style="green" if same else "red",
+    )
     if not same:
-        OUT.print(f"  first: {summary['first_difference']}", soft_wrap=True)
+        OUT.print(f"  first: {summary['first_difference']}")
     OUT.print(f"  return: float {summary['return_float']}, integer {summary['return_integer']}, device {summary['return_device']}")
     acted = ", ".join(f"{k} {v}" for k, v in summary["interventions_by_reason"].items() if v)
     OUT.print(f"  the shield acted on {summary['interventions']} steps{': ' + acted if acted else ''}")
@@ -262,10 +337,12 @@ def _show_check(summary: dict[str, Any]) -> None:
         tick, policy, shield = (summary[f"{part}_cycles"] for part in ("ticks", "policy", "shield"))
         parts = f"network {policy['median']:,}, shield {shield['median']:,}"
         OUT.print(f"  cycles a tick ({summary['cycles_are']}): median {tick['median']:,} ({parts}), most {tick['max']:,}")
+    if summary.get("note"):
+        OUT.print(f"  {summary['note']}", style="yellow")
     if summary.get("simulated"):
-        OUT.print(f"  simulated: {summary['simulated']}", soft_wrap=True)
+        OUT.print(f"  simulated: {summary['simulated']}")
     if summary.get("report"):
-        OUT.print(f"  report: {summary['report']}", soft_wrap=True)
+        OUT.print(f"  report: {summary['report']}")
 
 
 def targets(json: Flag = False) -> None:
@@ -314,7 +391,7 @@ def environments(json: Flag = False) -> None:
     def show() -> None:
         table = Table("environment", "observes", "drives", "head", "Hz", "solved at", "default shield", box=None, pad_edge=False)
         for r in rows:
-            observed, driven = (escape(", ".join(r[key])) for key in ("observations", "actions"))
+            observed, driven = (", ".join(r[key]) for key in ("observations", "actions"))
             table.add_row(r["name"], observed, driven, r["head"], f"{r['rate_hz']:g}", f"{r['solved']:g}", " → ".join(r["shield"]))
         OUT.print(table)
 
@@ -335,10 +412,9 @@ def doctor(json: Flag = False) -> None:
 
     def show() -> None:
         for c in found:
-            mark = "[green]ok     [/]" if c.ok else "[yellow]missing[/]"
-            OUT.print(f"{mark} {escape(f'{c.name}: {c.found}')}", soft_wrap=True, highlight=False)
+            OUT.print(f"{'ok     ' if c.ok else 'missing'} {c.name}: {c.found}", style="" if c.ok else "yellow")
             if not c.ok:
-                OUT.print(f"        → {escape(c.fix)}", soft_wrap=True, highlight=False)
+                OUT.print(f"        → {c.fix}")
 
     _print(json, [asdict(c) for c in found], show)
 
@@ -349,6 +425,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "install": install,
     "check": check,
+    "start": start,
+    "stop": stop,
+    "status": status,
     "simulate": simulate,
     "targets": targets,
     "envs": environments,
@@ -368,6 +447,9 @@ def main(arguments: list[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="puffer-edge", description=__doc__, args=args)
     except PufferEdgeError as error:
         _fail(args, type(error).__name__, str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left: no second complaint at exit
+        raise SystemExit(141) from None
     except OSError as error:
         _fail(args, "OSError", f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}", 1)
     except KeyboardInterrupt:
@@ -377,7 +459,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(args: list[str], kind: str, message: str, code: int) -> None:
     if "--json" in args:
         print(jsonlib.dumps({"error": kind, "message": message}))
-    SIDE.print(f"[red]error:[/] {message}", soft_wrap=True, highlight=False)
+    SIDE.print(f"error: {message}", style="red")
     raise SystemExit(code)
 
 
@@ -394,6 +476,21 @@ def _bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
     with Progress(TextColumn(what), BarColumn(), done, note, TimeElapsedColumn(), console=SIDE, transient=True) as progress:
         task = progress.add_task(what, total=1, note="")
         yield lambda done, total, text: progress.update(task, completed=done, total=total, note=text)
+
+
+def _check_episodes(episodes: int, seed: int) -> None:
+    if not 1 <= episodes <= MAX_EPISODES or seed < 0:
+        raise InvalidInput(f"episodes must lie in 1 … {MAX_EPISODES:,} and seed not be negative, not {episodes} and {seed}")
+
+
+def _bundle(path: Path) -> Any:
+    """A bundle, with a word about files in it that nothing reads."""
+    from puffer_edge.device.bundle import Bundle
+
+    held = Bundle.load(path)
+    if held.unlisted:
+        SIDE.print(f"{path} holds files that no export wrote, and nothing reads: {', '.join(held.unlisted[:5])}", style="yellow")
+    return held
 
 
 def _policy(run: Path) -> tuple[Any, Any]:

@@ -316,6 +316,8 @@ def _check_levels(c: Contract) -> None:
     if not 2 <= len(c.levels) <= MAX_CHOICES:
         raise ContractError(f"a discrete head needs 2 to {MAX_CHOICES} levels, not {len(c.levels)}")
     for k, row in enumerate(c.levels):
+        if not isinstance(row, (tuple, list)):
+            raise InvalidInput(f"level {k} must list one output an action, not {row!r}")
         if len(row) != len(c.actions):
             raise ContractError(f"level {k} has {len(row)} outputs, the contract has {len(c.actions)} actions")
         for value, ch in zip(row, c.actions):

@@ -20,6 +20,15 @@ FORMAT = 1
 ACTIVATIONS = ("none", "relu", "tanh")
 
 
+def _as_floats(owner: object, *names: str) -> None:
+    """Turn fields of a frozen dataclass into float64 arrays."""
+    for name in names:
+        try:
+            object.__setattr__(owner, name, np.asarray(getattr(owner, name), np.float64))
+        except (TypeError, ValueError):
+            raise InvalidInput(f"{name} of a {type(owner).__name__} must be numbers, not {getattr(owner, name)!r}") from None
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A dense layer: ``activation(weight @ x + bias)``.
@@ -33,6 +42,9 @@ class Layer:
     weight: Floats
     bias: Floats
     activation: str
+
+    def __post_init__(self) -> None:
+        _as_floats(self, "weight", "bias")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +60,9 @@ class Normalizer:
     mean: Floats
     std: Floats
     clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        _as_floats(self, "mean", "std")
 
     def __call__(self, observation: Floats) -> Floats:
         """Whiten (..., n_observations) physical observations."""
@@ -68,6 +83,9 @@ class Head:
     kind: str
     scale: Floats
     offset: Floats
+
+    def __post_init__(self) -> None:
+        _as_floats(self, "scale", "offset")
 
 
 @dataclass(frozen=True, eq=False)

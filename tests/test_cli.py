@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from puffer_edge.device.board import open_board
 from puffer_edge.device.bundle import Bundle
 from puffer_edge.policy import Policy
 from tests import samples
@@ -39,7 +43,7 @@ def policy(bundle: Bundle) -> Path:
 
 def test_help_teaches_every_command() -> None:
     text = cli("--help").stdout
-    for name in ("train", "eval", "export", "install", "check", "simulate", "targets", "envs", "doctor"):
+    for name in ("train", "eval", "export", "install", "check", "start", "stop", "status", "simulate", "targets", "envs", "doctor"):
         assert f" {name} " in text
         assert "show this help" in cli(name, "--help").stdout
 
@@ -120,3 +124,82 @@ def test_export_writes_a_bundle_and_eval_compares(policy: Path, tmp_path: Path) 
 
 def test_a_policy_survives_its_file(policy: Path) -> None:
     assert Policy.load(policy).contract.name == "pendulum"
+
+
+@contextmanager
+def simulated(*words: object) -> Iterator[str]:
+    """A board that stays, as 'puffer-edge simulate' gives it: its address."""
+    command = [sys.executable, "-m", "puffer_edge.cli", "simulate", *map(str, words), "--json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["board"]
+        process.communicate(timeout=20)
+
+
+DRIVER = """
+import json
+seen = []
+def read(buffer):
+    buffer[0], buffer[1], buffer[2] = 65536, 0, 0
+    return True
+def write(action):
+    seen.append(action[0])
+WATCHDOG = False
+"""
+
+
+@pytest.mark.toolchain("node")
+def test_a_board_runs_free_with_the_users_driver_until_it_is_stopped(tmp_path: Path) -> None:
+    bundle = samples.bundle(tmp_path / "esp32", board="esp32")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "user.py").write_text(DRIVER)
+    with simulated("esp32", "--state", tmp_path / "state") as board:
+        code, text = error_of("start", bundle.path, "--board", board)
+        assert code == 9 and "install" in text  # nothing is installed yet
+        assert cli("install", bundle.path, "--board", board).returncode == 0
+        assert json.loads(cli("start", bundle.path, "--board", board, "--json").stdout)["state"] == "free_run"
+        code, text = error_of("check", bundle.path, "--board", board)
+        assert code == 3 and "puffer-edge stop" in text
+        time.sleep(1.0)
+        counters = json.loads(cli("status", bundle.path, "--board", board, "--json").stdout)["counters"]
+        assert counters["ticks"] > 10 and counters["missed"] == counters["invalid"] == 0
+        assert json.loads(cli("stop", bundle.path, "--board", board, "--json").stdout)["state"] == "disarmed"
+
+
+def test_a_board_without_the_users_code_refuses_to_run_free(bundle: Bundle) -> None:
+    with simulated("host") as board:
+        assert cli("install", bundle.path, "--board", board).returncode == 0
+        code, text = error_of("start", bundle.path, "--board", board)
+        assert code == 9 and "read" in text and "write" in text
+        found = json.loads(cli("check", bundle.path, "--board", board, "--episodes", 1, "--json").stdout)
+        assert found["mismatches"] == 0 and found["note"] is None
+
+
+def test_an_abandoned_check_does_not_lock_the_board(bundle: Bundle) -> None:
+    image = bundle.image
+    with simulated("host") as board:
+        with open_board(board, bundle) as device:
+            device.install(image.data)
+            device.arm(image.contract.digest, image.program.digest, image.shield.digest)
+        found = json.loads(cli("check", bundle.path, "--board", board, "--episodes", 1, "--json").stdout)
+        assert found["mismatches"] == 0
+
+
+def test_a_check_says_when_the_board_is_another_than_the_bundles(tmp_path: Path) -> None:
+    bundle = samples.bundle(tmp_path / "esp32", board="esp32")
+    with simulated("host") as board:
+        assert cli("install", bundle.path, "--board", board).returncode == 0
+        found = json.loads(cli("check", bundle.path, "--board", board, "--episodes", 1, "--json").stdout)
+    assert found["mismatches"] == 0 and "the bundle is for esp32, the board says it is host" in found["note"]
+    assert "compiled for this computer" in found["simulated"]
+
+
+def test_square_brackets_are_no_markup(tmp_path: Path) -> None:
+    code, text = error_of("eval", tmp_path / "[red]" / "[/x]")
+    assert code == 2 and "[red]/[/x]" in text
+
+
+def test_an_unwritable_report_is_found_before_the_check(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, _ = error_of("check", bundle.path, "--board", "loopback", "--report", tmp_path / "file")
+    assert code == 1 and (tmp_path / "file").read_text() == "mine"

@@ -104,6 +104,17 @@ class Board:
                 if time.monotonic() >= deadline:
                     raise
 
+    def make_ready(self) -> None:
+        """Leave a lock-step session that a host has abandoned; no actuator moves in one.
+
+        Raises:
+            Unsupported: the board runs free, and stopping it is for a person to decide.
+        """
+        if self.identity.state == "free_run":
+            raise Unsupported("the board runs free and drives its actuators: 'puffer-edge stop' brings the safe output first")
+        if self.identity.armed:
+            self.disarm()
+
     def install(self, image: bytes, progress: Progress | None = None) -> Digests:
         """Send a policy image; the board goes on with the old one until all of the new one is there and tested.
 
@@ -274,8 +285,17 @@ def open_board(where: str, bundle: Bundle, state: Path | None = None) -> Board:
     if where == "loopback":
         return Board(LoopbackLink(), "The numpy reference behind the link, in this process: no firmware runs.")
     board = Board(open_link(where, target))
-    board.says = target.simulator.says if board.identity.simulated else ""
+    board.says = _says(board.identity)
     return board
+
+
+def _says(identity: Identity) -> str:
+    """What is simulated and what is not, of a board that says of itself that it is no hardware; nothing for a real one."""
+    if not identity.simulated:
+        return ""
+    known = [targets.load(name) for name in targets.names()]
+    mine = [t for t in known if t.name == identity.target] or [t for t in known if t.firmware == identity.kind]
+    return mine[0].simulator.says if mine else "A simulated board of an unknown kind."
 
 
 def open_simulator(target: targets.Target, state: Path | None = None) -> Board:

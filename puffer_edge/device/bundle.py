@@ -67,22 +67,26 @@ class Bundle:
         """The float policy that the image was made from."""
         return Policy.load(self.path / POLICY)
 
+    @property
+    def unlisted(self) -> list[str]:
+        """Files in the folder that the manifest does not list: nothing reads them."""
+        return sorted(_content(self.path) - set(self.manifest["files"]) - {MANIFEST})
+
     @staticmethod
     def write(path: str | os.PathLike[str], about: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
         """Write a bundle: all of it, or nothing.
 
         Args:
-            path: the folder; an earlier bundle there is replaced, anything else is refused.
+            path: the folder; an earlier bundle there is replaced, but only if nothing was added to it; anything else is refused.
             about: manifest fields beside ``format`` and ``files``.
             files: content by relative path with forward slashes.
 
         Raises:
-            InvalidInput: the path is a file, or a folder that is no bundle and not empty.
+            InvalidInput: the path is something else than an empty folder or a bundle, or somebody's files lie in the bundle.
             OSError: disk full or no permission; what was there stays.
         """
-        folder = Path(path)
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
-            raise InvalidInput(f"{folder} exists and is no bundle: choose another --out, or remove it")
+        folder = Path(path).absolute()
+        _check_replaceable(folder)
         entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in sorted(files.items())}
         manifest = {"format": FORMAT, **about, "files": entries}
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +107,7 @@ class Bundle:
 
         Raises:
             InvalidInput: there is no bundle at the path.
-            BundleError: a file is missing, changed or unexpected, or the bundle is from a newer version.
+            BundleError: a listed file is missing or changed, or the bundle is from a newer version.
         """
         folder = Path(path)
         if not (folder / MANIFEST).is_file():
@@ -119,6 +123,30 @@ class Bundle:
         bundle = Bundle(folder, manifest)
         _cross_check(bundle)
         return bundle
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise unless writing a bundle to the path can lose nothing but an earlier bundle."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise InvalidInput(f"{folder} exists and is no folder: choose another --out")
+    if not any(folder.iterdir()):
+        return
+    try:
+        listed = set(json.loads((folder / MANIFEST).read_text("utf-8"))["files"]) | {MANIFEST}
+        if not listed >= set(REQUIRED):
+            raise KeyError(REQUIRED)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InvalidInput(f"{folder} exists and is no bundle: choose another --out, or remove it") from None
+    added = sorted(_content(folder) - listed)
+    if added:
+        raise InvalidInput(f"{folder} holds files that no export wrote ({', '.join(added[:5])}): move them away, or choose another --out")
+
+
+def _content(folder: Path) -> set[str]:
+    """Every file and link below a folder, by relative path."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()}
 
 
 def _swap(staging: Path, folder: Path) -> None:
@@ -148,10 +176,6 @@ def _verify(folder: Path, manifest: Any) -> None:
         if name.startswith("/") or not parts or ".." in parts or "\\" in name or ":" in name:
             raise BundleError(f"the manifest of {folder} names a file outside the bundle: {name!r}")
         _verify_file(folder / name, name, entry)
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()} - {MANIFEST}
-    extra = sorted(found - set(entries))
-    if extra:
-        raise BundleError(f"{folder} holds files that its manifest does not list: {', '.join(extra[:5])}")
 
 
 def _verify_file(path: Path, name: str, entry: Any) -> None:

@@ -97,11 +97,12 @@ def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
         observation, _, invalid = c.observe(environment.observe(state))
         tick = runner.tick(observation, flags | invalid * np.uint32(protocol.STEP_INVALID), digest=False)
         flags = 0
-        state, reward, cost, terminated = environment.step(state, c.physical_action(tick.applied))
+        following, reward, cost, terminated = environment.step(state, c.physical_action(tick.applied))
+        state = np.where(alive[:, None], following, state)  # an ended row rests: its plant may diverge
         outcomes.append(tick.outcome[alive])
         seen.append(observation[alive])
-        returns += reward * alive
-        costs += cost * alive
+        returns += np.where(alive, reward, 0.0)
+        costs += np.where(alive, cost, 0.0)
         lengths += alive
         alive &= ~terminated
         if not alive.any():

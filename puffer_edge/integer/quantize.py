@@ -27,6 +27,8 @@ from puffer_edge.spaces import ACTION_LIMIT, OBSERVATION_LIMIT, Floats, fixed
 INPUT_SCALE = float(np.float32(1 / 127))
 INPUT_MARGIN = 1.25
 """Observations up to this factor beyond the calibration's do not saturate."""
+OUTLIERS = 5e-4
+"""Share of the calibration, at either end of a range, that may saturate: a few freak readings must not cost everybody precision."""
 TANH_REACH = 4.0
 """tanh beyond ±4 is ±1 to within one step of int8: finer steps inside are worth more."""
 BIAS_LIMIT = 2**22
@@ -138,7 +140,7 @@ def _feature_range(policy: Policy, z: Floats) -> tuple[Floats, Floats]:
     """
     c, norm = policy.contract, policy.normalizer
     lowest, highest = (norm(c.physical_observation(bound)) for bound in (c.observation_low, c.observation_high))
-    low, high = z.min(0), z.max(0)
+    low, high = np.quantile(z, [OUTLIERS, 1 - OUTLIERS], axis=0)
     margin = (high - low) * (INPUT_MARGIN - 1) / 2
     constant = high - low < 1e-6
     low, high = np.where(constant, lowest, np.maximum(low - margin, lowest)), np.where(constant, highest, np.minimum(high + margin, highest))
@@ -189,16 +191,22 @@ def _dense(layer: Layer, y: Floats, x: _Activations, scales: Scales, zero: int, 
     return Dense(weight, folded, *scales.multipliers(wide), zero, low, high, wide, x.zero, scales)
 
 
+def _extent(y: Floats) -> tuple[float, float]:
+    """Lowest and highest output of a layer, 0 among them, but for the outliers of the calibration."""
+    low, high = np.quantile(y.min(1), OUTLIERS), np.quantile(y.max(1), 1 - OUTLIERS)
+    return min(float(low), 0.0), max(float(high), 0.0)
+
+
 def _hidden(layer: Layer, y: Floats, x: _Activations) -> tuple[Dense, float, int]:
     """An int8 layer, and the scale and zero point of its output."""
     scale_w = _weight_scales(layer, x.scale)
     floor = x.scale * float(scale_w.max()) * (1 + 1e-6)
+    low, high = _extent(y)
     if layer.activation == "relu":
-        scale, zero = max(float(y.max()), 0.0) / 255.0, -128
+        scale, zero = high / 255.0, -128
     elif layer.activation == "tanh":
-        scale, zero = min(float(np.abs(y).max()), TANH_REACH) / 127.0, 0
+        scale, zero = min(max(-low, high), TANH_REACH) / 127.0, 0
     else:
-        low, high = min(float(y.min()), 0.0), max(float(y.max()), 0.0)
         scale = (high - low) / 255.0
         zero = int(np.clip(np.rint(-128 - low / scale), -128, 127)) if scale > floor else 0
     scale = _output_scale(scale, floor)
@@ -221,7 +229,7 @@ def _head(policy: Policy, layer: Layer, y: Floats, x: _Activations) -> list[Op]:
     elif head.kind == "clip":
         scale = _clip_reach(policy, y) / 32767.0
     else:
-        scale = float(np.abs(y).max()) * INPUT_MARGIN / 32767.0
+        scale = max(map(abs, _extent(y))) * INPUT_MARGIN / 32767.0
     scale = _output_scale(scale, floor)
     ops: list[Op] = [_dense(layer, y, x, Scales(x.scale, scale_w, scale), 0, wide=True)]
     if head.kind == "discrete":
@@ -232,7 +240,9 @@ def _head(policy: Policy, layer: Layer, y: Floats, x: _Activations) -> list[Op]:
     pairs = [multiplier_and_shift(float(abs(g) * scale * 2.0**ch.fraction_bits)) for g, ch in zip(head.scale, c.actions)]
     for ch, (_, s) in zip(c.actions, pairs):
         if s < -15:
-            raise RangeError(f"{ch.name} has too many fraction bits ({ch.fraction_bits}) for a 16-bit head: use fewer")
+            raise RangeError(
+                f"{ch.name}: the head's scale with {ch.fraction_bits} fraction bits needs more than a 16-bit head: use fewer, or a smaller scale"
+            )
     offset = np.array([fixed(v, ch.fraction_bits, ACTION_LIMIT, f"offset of {ch.name}") for v, ch in zip(head.offset, c.actions)], np.int32)
     affine = Affine(np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int8), offset, c.action_low, c.action_high)
     return [*ops, affine]
@@ -244,4 +254,4 @@ def _clip_reach(policy: Policy, y: Floats) -> float:
     low, high = np.array([ch.low for ch in c.actions]), np.array([ch.high for ch in c.actions])
     span = np.maximum(np.abs(low - head.offset), np.abs(high - head.offset))
     needed = np.where(head.scale != 0, span / np.where(head.scale == 0, 1.0, np.abs(head.scale)), 0.0)
-    return float(max(np.minimum(needed * 1.02, np.abs(y).max(0) * INPUT_MARGIN).max(), 1e-6))
+    return float(max(np.minimum(needed * 1.02, max(map(abs, _extent(y))) * INPUT_MARGIN).max(), 1e-6))

@@ -174,7 +174,9 @@ def stage_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(shields.__path__))
 
 
-def _stage(spec: Mapping[str, Any]) -> Any:
+def _stage(spec: Any) -> Any:
+    if not isinstance(spec, Mapping):
+        raise InvalidInput(f"a shield stage is a mapping such as {{'stage': 'limit'}}, not {spec!r}")
     name = spec.get("stage")
     if name not in stage_names():
         raise InvalidInput(f"unknown shield stage {name!r}: one of {', '.join(stage_names())}")

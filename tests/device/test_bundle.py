@@ -68,10 +68,13 @@ def test_a_cut_file_says_both_sizes(copy: Path) -> None:
         Bundle.load(copy)
 
 
-def test_a_file_that_is_not_listed_is_refused(copy: Path) -> None:
-    (copy / "evil.py").write_text("boo")
-    with pytest.raises(BundleError, match=r"evil\.py"):
-        Bundle.load(copy)
+def test_a_file_that_is_not_listed_is_named_and_never_overwritten(copy: Path) -> None:
+    (copy / "micropython").mkdir(exist_ok=True)
+    (copy / "micropython" / "user.py").write_text("my drivers")
+    assert Bundle.load(copy).unlisted == ["micropython/user.py"]
+    with pytest.raises(InvalidInput, match=r"user\.py"):
+        Bundle.write(copy, {"name": "x"}, {"policy.bin": b"1"})
+    assert (copy / "micropython" / "user.py").read_text() == "my drivers"
 
 
 def test_a_link_in_place_of_a_file_is_refused(copy: Path) -> None:
@@ -112,6 +115,22 @@ def test_a_folder_that_is_no_bundle_is_never_overwritten(original: Bundle, tmp_p
     with pytest.raises(InvalidInput, match="no bundle"):
         Bundle.write(tmp_path, {}, {})
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_another_folder_with_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "a web app", "files": ["index.html"]}')
+    with pytest.raises(InvalidInput, match="no bundle"):
+        Bundle.write(tmp_path / "app", {}, {})
+
+
+def test_links_and_devices_are_never_replaced(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(copy)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(InvalidInput, match="no folder"):
+            Bundle.write(tmp_path / name, {}, {})
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "pipe").is_fifo()
 
 
 def test_a_full_disk_leaves_the_old_bundle(original: Bundle, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

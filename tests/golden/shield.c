@@ -8,9 +8,9 @@ void cart_shield(const int32_t *v, int32_t *out)
     const int32_t t2 = t0 > t1 ? t0 : t1;
     const int32_t x_position = v[0];
     const int32_t t3 = x_position < (-8192) ? 1 : 0;
-    const int32_t t4 = t2 > t3 ? t2 : t3;
-    const int32_t t5 = 8191 < x_position ? 1 : 0;
-    const int32_t t6 = t4 > t5 ? t4 : t5;
+    const int32_t t4 = 8191 < x_position ? 1 : 0;
+    const int32_t t5 = t3 > t4 ? t3 : t4;
+    const int32_t t6 = t2 > t5 ? t2 : t5;
     const int32_t t7 = x_position * 8192;
     const int32_t t8 = t7 >> 9;
     const int32_t x_velocity = v[1];

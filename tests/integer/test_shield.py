@@ -95,6 +95,19 @@ def test_envelope_bounds_outside_the_declared_range_cost_nothing() -> None:
     wide = build({"stage": "envelope", "bounds": {"angle": (-5.0, 5.0), "position": (-2.0, 2.0)}})
     narrow = build({"stage": "envelope", "bounds": {"position": (-2.0, 2.0)}})
     assert wide.instructions == narrow.instructions
+    with pytest.raises(InvalidInput, match="never be left"):
+        build({"stage": "envelope", "bounds": {"angle": (-5.0, 5.0)}})
+
+
+@pytest.mark.parametrize("bound", [1e308, float("inf")])
+def test_numbers_without_a_fixed_point_are_refused_in_words(bound: float) -> None:
+    with pytest.raises(InvalidInput):
+        build({"stage": "envelope", "bounds": {"angle": (-bound, bound)}})
+    assert build({"stage": "slew", "per_second": {"force": 1e300}}).stages == ("slew",)
+    with pytest.raises(RangeError):
+        build({"stage": "envelope", "bounds": {"angle": (0, 0.1)}, "law": {"force": {"angle": 1e305}}})
+    with pytest.raises(InvalidInput):
+        Shield.build(cart.contract(), ["limit"])  # type: ignore[list-item]
 
 
 def test_stages_act_in_their_order_and_report_their_bits() -> None:
@@ -137,7 +150,7 @@ def test_no_stages_pass_through() -> None:
         ({"stage": "envelope", "bounds": {"angel": (0, 1)}}, InvalidInput, "names angel"),
         ({"stage": "envelope", "bounds": {"angle": (0, 1)}, "law": {"force": {"angel": 1}}}, InvalidInput, "names angel"),
         ({"stage": "envelope", "bounds": {"angle": (0, 1)}, "law": {"force": {"angle": float("nan")}}}, InvalidInput, "finite"),
-        ({"stage": "envelope", "bounds": {"angle": (0, 1)}, "law": {"force": {"angle": 1e9}}}, RangeError, "beyond"),
+        ({"stage": "envelope", "bounds": {"angle": (0, 1)}, "law": {"force": {"angle": 1e9}}}, RangeError, "leaves the action's fixed point"),
         ({"stage": "envelope", "bounds": {"angle": (0, 1)}, "bias": {"force": 1e9}}, RangeError, "bias of force"),
         ({"stage": "envelope", "bounds": {"angle": (0, 1)}, "bias": {"force": "x"}}, InvalidInput, "number"),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from puffer_edge.contract import ActionChannel, ObservationChannel
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import InvalidInput, RangeError
 from puffer_edge.integer.expression import Int, clamp, lift, most, where
 from puffer_edge.integer.shields import by_channel, number
 from puffer_edge.spaces import ACTION_LIMIT, fixed
@@ -38,12 +38,9 @@ def trace(signals: Signals, spec: Mapping[str, Any]) -> tuple[tuple[Int, ...], I
         raise InvalidInput("an envelope needs bounds for at least one observation")
     outside = lift(0)
     for name, pair in bounds.items():
-        low, high = _pair(name, pair)
-        unit = 2.0 ** (seen[name][0].fraction_bits - seen[name][1])
-        # x is rounded down: both thresholds lie on the safe side, so that no state beyond a bound counts as inside
-        lowest, highest = math.ceil(low * unit), math.ceil(high * unit) - 1
-        outside = most(outside, signals.x[name] < lowest) if lowest > signals.x[name].lo else outside
-        outside = most(outside, signals.x[name] > highest) if highest < signals.x[name].hi else outside
+        outside = most(outside, _beyond(signals.x[name], *_pair(name, pair), *seen[name]))
+    if outside.op == "const":
+        raise InvalidInput(f"the envelope's bounds ({', '.join(bounds)}) can never be left: they are as wide as the contract's ranges")
     results = []
     for channel, proposal, low, high in zip(contract.actions, signals.action, contract.action_low, contract.action_high):
         law = by_channel({"stage": "envelope", "law": laws.get(channel.name, {})}, "law", list(seen))
@@ -53,6 +50,17 @@ def trace(signals: Signals, spec: Mapping[str, Any]) -> tuple[tuple[Int, ...], I
             total = total + _term(signals.x[name], gain, *seen[name], channel)
         results.append(where(outside, clamp(total, int(low), int(high)), proposal))
     return tuple(results), outside
+
+
+def _beyond(x: Int, low: float, high: float, channel: ObservationChannel, shift: int) -> Int:
+    """1 where a channel is outside its bounds; x is rounded down, so the upper bound itself counts as outside, and nothing beyond it as inside.
+
+    A bound at or beyond the channel's range cannot be passed: observations are clamped to that range before.
+    """
+    unit = 2.0 ** (channel.fraction_bits - shift)
+    below = x < math.ceil(low * unit) if low > channel.low else lift(0)
+    above = x > math.ceil(high * unit) - 1 if high < channel.high else lift(0)
+    return most(below, above)
 
 
 def _pair(name: str, pair: Any) -> tuple[float, float]:
@@ -67,7 +75,10 @@ def _pair(name: str, pair: Any) -> tuple[float, float]:
 
 def _term(x: Int, gain: Any, observation: ObservationChannel, shift: int, action: ActionChannel) -> Int:
     """``gain·observation`` in the action's fixed point: a gain of 14 bits, multiplied and shifted before it is summed."""
-    factor = number(gain, f"the gain of {observation.name} on {action.name}") * 2.0 ** (action.fraction_bits + shift - observation.fraction_bits)
+    what = f"the gain of {observation.name} on {action.name}"
+    factor = number(gain, what) * 2.0 ** (action.fraction_bits + shift - observation.fraction_bits)
+    if abs(factor) > ACTION_LIMIT:
+        raise RangeError(f"{what}, {gain:g}, leaves the action's fixed point: use fewer fraction bits or a smaller gain")
     if factor == 0.0:
         return lift(0)
     amount = GAIN_BITS - math.frexp(factor)[1]

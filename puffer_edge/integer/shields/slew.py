@@ -34,7 +34,7 @@ def trace(signals: Signals, spec: Mapping[str, Any]) -> tuple[tuple[Int, ...], I
         rate = number(rates[channel.name], f"the slew of {channel.name}")
         if rate <= 0:
             raise InvalidInput(f"the slew of {channel.name} must be a positive number of {channel.unit} per second, not {rate:g}")
-        step = min(math.floor(rate * 2.0**channel.fraction_bits / contract.rate_hz), ACTION_LIMIT)
+        step = math.floor(min(rate * 2.0**channel.fraction_bits * contract.period_us / 1e6, ACTION_LIMIT))
         if step < 1:
             raise RangeError(
                 f"slew of {channel.name}: {rate} per second is less than one step of 2^-{channel.fraction_bits} per tick: use more fraction bits"
