@@ -47,7 +47,7 @@ Both take an array("i") in fixed point. Whatever read() raises counts as an inva
 
 
 def read(buffer):
-    """Measure; return False if nothing new is there."""
+    """Measure, and return True; return False if nothing new is there."""
 {observations}
     raise NotImplementedError("read your sensors here")
 
