@@ -5,6 +5,7 @@ PufferEdgeError
 ├── Unsupported         the request is understood, this build or machine cannot do it
 │   └── MissingExtra    … until an optional package is installed
 ├── DoesNotFit          needs more than the target has (needs, has)
+├── Diverged            a training's numbers became NaN or infinite
 ├── RangeError          an integer may leave the range that every engine shares
 ├── ContractError       two contracts differ, or one is inconsistent
 ├── BundleError         a bundle, run or image is damaged, incomplete or too new
@@ -68,6 +69,12 @@ class DoesNotFit(PufferEdgeError):
         super().__init__(f"the policy needs {needs:g} {what}, {target} has {has:g}: {advice}")
         self.needs = needs
         self.has = has
+
+
+class Diverged(PufferEdgeError):
+    """A training's numbers became NaN or infinite; the last good policy is kept."""
+
+    exit_code = 10
 
 
 class RangeError(PufferEdgeError):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from puffer_edge.envs.closed_loop import episode_rng
 from puffer_edge.envs.environment import Environment
-from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.spaces import Bools, Floats, Ints
 
@@ -103,7 +103,7 @@ class Plant:
         proposal = np.asarray(raw, np.float64)
         if not np.isfinite(proposal).all():
             row = int(np.flatnonzero(~np.isfinite(proposal).all(-1))[0])
-            raise InvalidInput(f"the policy proposed {proposal[row]} in row {row}: its weights have diverged")
+            raise Diverged(f"the policy proposed {proposal[row]} in row {row}: its weights have diverged")
         environment, contract = self.environment, self.environment.contract
         applied, stages = contract.fixed_action(proposal), self._no_fallback
         if self.shield is not None:

@@ -17,7 +17,7 @@ import torch
 from puffer_edge import __version__, envs
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import Diverged, InvalidInput
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Head, Policy
 from puffer_edge.spaces import Floats
@@ -124,7 +124,7 @@ class Learner:
             callback: called after each update; what it raises ends the training, False ends it in peace.
 
         Raises:
-            InvalidInput: a reward, a loss or a weight became NaN or infinite; ``last_good`` is from before.
+            Diverged: a reward, a loss or a weight became NaN or infinite; ``last_good`` is from before.
         """
         target = self.settings.steps if steps is None else self.steps + steps
         start = time.perf_counter()
@@ -214,7 +214,7 @@ class Learner:
                 self.episode_return[row] = 0.0
             observation = step.observation
         if not np.isfinite(rollout.reward).all():
-            raise InvalidInput(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
+            raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.reward, rollout.terminated | rollout.truncated)
         return rollout
@@ -225,7 +225,7 @@ class Learner:
         bad = [name for name in ("policy_loss", "value_loss") if not np.isfinite(statistics.get(name, 0.0))]
         bad += [name for name, p in self.net.named_parameters() if not bool(torch.isfinite(p).all())]
         if bad:
-            raise InvalidInput(
+            raise Diverged(
                 f"the training diverged at step {self.steps}: {', '.join(bad)} is NaN or infinite; "
                 f"the policy of step {self.last_good.origin['steps']} is kept; try a lower learning_rate than {self.settings.learning_rate:g}"
             )

@@ -117,7 +117,8 @@ def train(
         The run. Ctrl-C ends the training, not the call: the policy kept is saved and evaluated, with status "interrupted".
 
     Raises:
-        InvalidInput: an unknown name, a wrong setting, or a training that diverged; the last good policy is saved then too.
+        InvalidInput: an unknown name or a wrong setting.
+        Diverged: the numbers became NaN or infinite; the last good policy is saved then too.
         MissingExtra: torch is not installed.
     """
     task = envs.load(environment) if isinstance(environment, str) else environment

@@ -10,7 +10,7 @@ import pytest
 from puffer_edge import envs
 from puffer_edge.envs.closed_loop import episode_rng
 from puffer_edge.envs.plant import Plant
-from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 
 POLE, PENDULUM = envs.load("cartpole"), envs.load("pendulum")
@@ -121,7 +121,7 @@ def test_what_cannot_be_is_said() -> None:
         Plant(POLE, 1, seed=-1)
     with pytest.raises(InvalidInput, match="another contract"):
         Plant(POLE, 1, shield=Shield.none(PENDULUM.contract))
-    with pytest.raises(InvalidInput, match="row 1"):
+    with pytest.raises(Diverged, match="row 1"):
         Plant(POLE, 2).step(np.array([[0.0], [np.nan]]))
     with pytest.raises(InvalidInput, match="observed a NaN"):
         Plant(replace(POLE, observe=lambda state: state * np.nan), 1)

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from puffer_edge import envs  # noqa: E402
 from puffer_edge.contract import Contract  # noqa: E402
-from puffer_edge.errors import BundleError, InvalidInput  # noqa: E402
+from puffer_edge.errors import BundleError, Diverged, InvalidInput  # noqa: E402
 from puffer_edge.train.algorithms.ppo import PPO, STATISTICS, Batch, loss  # noqa: E402
 from puffer_edge.train.distributions import Categorical  # noqa: E402
 from puffer_edge.train.loop import Learner, Progress  # noqa: E402
@@ -169,7 +169,7 @@ def test_a_training_that_diverges_says_so_and_keeps_the_last_good_policy() -> No
     good = learner.last_good
     with torch.no_grad():
         learner.net.critic[0].weight[0, 0] = torch.nan  # type: ignore[operator]
-    with pytest.raises(InvalidInput, match=r"diverged at step 128: .*value_loss.*step 64 is kept.*lower learning_rate than 0.001"):
+    with pytest.raises(Diverged, match=r"diverged at step 128: .*value_loss.*step 64 is kept.*lower learning_rate than 0.001"):
         learner.learn(64)
     assert learner.last_good is good
 
@@ -181,7 +181,7 @@ def test_a_reward_of_nan_is_the_environments_fault() -> None:
         following, reward, cost, terminated = pole.step(state, action)
         return following, reward * np.nan, cost, terminated
 
-    with pytest.raises(InvalidInput, match="cartpole gave a reward that is NaN"):
+    with pytest.raises(Diverged, match="cartpole gave a reward that is NaN"):
         PPO(replace(pole, step=step), SMALL).learn()
 
 

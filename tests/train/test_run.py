@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puffer_edge.errors import BundleError, InvalidInput
+from puffer_edge.errors import BundleError, Diverged, InvalidInput
 from puffer_edge.train import PPOSettings, Run, algorithm_names, train
 
 SMALL = PPOSettings(steps=512, rows=4, horizon=16, epochs=1, minibatch=64, hidden=(8,), evaluations=4, evaluation_episodes=3)
@@ -104,7 +104,7 @@ def test_a_training_that_fails_keeps_the_last_good_policy(tmp_path: Path) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ppo.PPO, "__init__", remember)
-        with pytest.raises(InvalidInput):
+        with pytest.raises(Diverged):
             train("cartpole", out=tmp_path, settings=SMALL, progress=break_it)
     run = Run.load(tmp_path)
     assert run.result["status"] == "failed" and run.result["kept_step"] == 128 and "evaluation" not in run.result
