@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import tyro
@@ -46,9 +47,9 @@ def train(
 
     Args:
         environment: name of an environment; 'puffer-edge envs' lists them.
-        steps: environment steps; the preset of the environment where not given.
+        steps: environment steps, rounded up to whole rollouts; the preset of the environment where not given.
         seed: of everything random.
-        out: folder of the run; runs/ENVIRONMENT-SEED where not given.
+        out: folder of the run; runs/ENVIRONMENT-SEED where not given. A run that is there already is kept as FOLDER.1, FOLDER.2 …
         hidden: widths of the hidden layers, for example --hidden 32 32.
         shield: train behind the default shield (--no-shield: without any).
         json: print the result as JSON.
@@ -70,12 +71,12 @@ def train(
 
         run = run_training(env, seed=seed, out=folder, shield=shield, progress=progress, settings=settings)
     result = {"run": str(folder), "environment": env.name, "seed": seed, **run.result}
-    _print(json, result, lambda: _show_training(result))
+    _print(json, result, lambda: _show_training(result, env.solved))
     if run.result["status"] == "interrupted":
         raise SystemExit(130)
 
 
-def _show_training(result: dict[str, Any]) -> None:
+def _show_training(result: dict[str, Any], solved: float) -> None:
     OUT.print(f"trained {result['environment']} for {result['steps']:,} steps in {result['seconds']:.1f} s: {result['status']}")
     OUT.print(f"  saved in {result['run']}")
     for key, words in (("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield")):
@@ -83,6 +84,8 @@ def _show_training(result: dict[str, Any]) -> None:
         if found:
             low, high = found["interval"]
             OUT.print(f"  return {found['return']:.1f} (95 % interval {low:.1f} … {high:.1f}) {words}, {found['episodes']} fresh episodes")
+    if result["evaluation"] and result["evaluation"]["return"] < solved:
+        OUT.print(f"  not solved: {result['environment']} counts as solved at {solved:g}; more --steps or a larger --hidden may help", style="yellow")
     name = f"{result['environment']}-rp2040"
     OUT.print(f"next: puffer-edge export {quote(result['run'])} --target rp2040 --out build/{name}")
 
@@ -222,10 +225,17 @@ def stop(bundle: Folder, board: str, json: Flag = False) -> None:
     from puffer_edge.device.board import open_board
 
     with open_board(board, _bundle(bundle)) as device:
-        if device.identity.armed:
+        if device.identity.state != "empty":
             device.disarm()
         result = device.hello().summary()
-    _print(json, result, lambda: OUT.print(f"{result['target']} is {result['state']}: the safe output acts"))
+    words = {
+        "empty": "holds no policy, and so knows no safe output: it drives nothing",
+        "disarmed": "is disarmed: the safe output acts",
+        "failed": "has failed, its policy or its driver: look at the actuators yourself",
+    }
+    _print(json, result, lambda: OUT.print(f"{result['target']} {words.get(result['state'], 'is still ' + result['state'])}"))
+    if result["state"] not in ("empty", "disarmed"):
+        raise SystemExit(9)
 
 
 def status(bundle: Folder, board: str, json: Flag = False) -> None:
@@ -291,7 +301,6 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
     """
     from puffer_edge import envs
     from puffer_edge.device.board import open_board
-    from puffer_edge.files import write_atomic
     from puffer_edge.hil.check import check as run_check
     from puffer_edge.hil.report import require_matplotlib, write_report
 
@@ -301,7 +310,8 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
     if report:
         require_matplotlib()
         report.mkdir(parents=True, exist_ok=True)
-        write_atomic(report / "check.json", "{}\n")  # now, not after the check, is the time to learn that it cannot be written
+        with TemporaryFile(dir=report):  # now, not after the check, is the time to learn that it cannot be written
+            pass
     with _bar("checking") as advance, open_board(board, held) as device:
         if board in ("sim", "loopback"):
             device.install(held.image.data, lambda done, total: advance(done, total, "installing"))

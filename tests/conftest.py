@@ -23,8 +23,8 @@ ALLOWED_IN_CI: tuple[str, ...] = ()
 # What a reason for skipping contains, and the one command that removes it. The first match counts.
 ENABLE = (
     (r"needs cc\b|host compiler", "install a C compiler (Debian: build-essential)"),
-    (r"gcc|g\+\+|qemu|objdump|toolchain|unix port", "make toolchains"),
     (r"\bnode\b|npm|rp2040js", "install node 18 or newer with npm, then: make -B setup"),
+    (r"gcc|g\+\+|qemu|objdump|toolchain|unix port", "make toolchains"),
     (r"could not import|extra|not installed|No module", "make -B setup"),
 )
 

@@ -203,3 +203,17 @@ def test_an_unwritable_report_is_found_before_the_check(bundle: Bundle, tmp_path
     (tmp_path / "file").write_text("mine")
     code, _ = error_of("check", bundle.path, "--board", "loopback", "--report", tmp_path / "file")
     assert code == 1 and (tmp_path / "file").read_text() == "mine"
+
+
+def test_stop_says_only_what_it_knows(bundle: Bundle) -> None:
+    with simulated("host") as board:
+        assert "no safe output" in cli("stop", bundle.path, "--board", board).stdout
+        assert cli("install", bundle.path, "--board", board).returncode == 0
+        assert "the safe output acts" in cli("stop", bundle.path, "--board", board).stdout
+
+
+def test_a_failed_check_leaves_the_last_report(bundle: Bundle, tmp_path: Path) -> None:
+    assert cli("check", bundle.path, "--board", "loopback", "--episodes", 1, "--report", tmp_path / "r").returncode == 0
+    before = (tmp_path / "r" / "check.json").read_text()
+    assert cli("check", bundle.path, "--board", "socket://127.0.0.1:1", "--report", tmp_path / "r").returncode == 9
+    assert (tmp_path / "r" / "check.json").read_text() == before

@@ -101,7 +101,7 @@ def train(
     """Train a policy and write a run.
 
     The deterministic policy is evaluated ``settings.evaluations`` times on one set of episodes, and the best is kept, the later one on
-    ties. The number reported comes from other episodes. A run that is in the folder already is replaced.
+    ties. The number reported comes from other episodes. A run that is in the folder already is kept beside it, under the next free number.
 
     Args:
         environment: name, or the environment itself.
@@ -152,6 +152,7 @@ class _Writer:
     def run(self, progress: Callback | None) -> Run:
         """Train, and save whatever way it ends."""
         learner, began, status = self.learner, time.perf_counter(), "failed"
+        _keep_earlier(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self.folder / "settings.json", json.dumps(self.settings, indent=2) + "\n")
         try:
@@ -198,6 +199,16 @@ class _Writer:
 
     def _write(self, result: Mapping[str, Any]) -> None:
         write_atomic(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+
+
+def _keep_earlier(folder: Path) -> None:
+    """Move a run that is in the way to ``FOLDER.1``, ``FOLDER.2`` …: a short new training must not cost a long old one."""
+    if not (folder / "settings.json").is_file():
+        return
+    number = 1
+    while os.path.lexists(f"{folder}.{number}"):
+        number += 1
+    os.replace(folder, f"{folder}.{number}")
 
 
 def algorithm_names() -> tuple[str, ...]:

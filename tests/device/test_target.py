@@ -33,7 +33,7 @@ def test_an_unknown_name_lists_the_names_and_the_closest() -> None:
     [
         ("chip = ", "chips = ", "unknown field chips; missing field chip"),
         ("clock_mhz = 125", 'clock_mhz = "125"', "clock_mhz must be int"),
-        ("dtr = false", "dtr = 0", "dtr must be bool"),
+        ("dtr = true", "dtr = 1", "dtr must be bool"),
         ("[serial]", "[serials]", r"lacks the table \[serial\]"),
         ('kind = "rp2040js"', 'kind = "magic"', "simulator.kind one of"),
         ('firmware = "c"', 'firmware = "rust"', "firmware is one of"),

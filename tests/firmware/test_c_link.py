@@ -15,6 +15,8 @@ from puffer_edge.errors import Refused
 from puffer_edge.firmware import build
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.firmware.shared.frames import encode, frame_bytes
+from puffer_edge.integer.image import Image
+from puffer_edge.integer.reference import Runner
 from tests.firmware import c_host, c_images
 
 DRIVER = """
@@ -22,17 +24,33 @@ DRIVER = """
 #include "pe_board.h"
 #include "pe_protocol.h"
 static FILE *out;
-static int32_t reads;
+static uint32_t reads, noise = 1;
 int pe_board_open_driver(void) { out = fopen("%s", "w"); return 1; }
 uint32_t pe_board_read(int32_t *o)
 {
-    for (int k = 0; k < 4; k++)
-        o[k] = reads * (k + 1);
-    reads += 100;
-    return reads == 1000 ? PE_STEP_INVALID : 0;
+    for (int k = 0; k < 4; k++) {
+        noise = noise * 1103515245u + 12345u;
+        o[k] = (int32_t)(noise >> 14) - (1 << 17);
+    }
+    return ++reads == 10 ? PE_STEP_INVALID : 0;
 }
 void pe_board_write(const int32_t *a) { fprintf(out, "%%d\\n", (int)a[0]); fflush(out); }
 """
+
+
+def expected(image: Image, ticks: int) -> tuple[list[int], list[int]]:
+    """What the reference proposes and applies on the observations that DRIVER gives."""
+    runner, noise = Runner(image.program, image.shield), 1
+    raw, applied = [], []
+    for k in range(ticks):
+        row = []
+        for _ in range(4):
+            noise = (noise * 1103515245 + 12345) % 2**32
+            row.append((noise >> 14) - (1 << 17))
+        tick = runner.tick([row], protocol.STEP_INVALID if k == 9 else 0)
+        raw.append(int(tick.raw[0, 0]))
+        applied.append(int(tick.applied[0, 0]))
+    return raw, applied
 
 
 def refused(link: Link, message: str, payload: bytes, error: str) -> int:
@@ -211,9 +229,9 @@ def test_free_running_drives_the_actuator_behind_the_shield(tmp_path: Path) -> N
         written = [int(v) for v in log.read_text().split()][at_rest:]
         assert len(written) == ticks + 2
         assert (written[0], written[-1], counts[9]) == (safe, safe, 1)
-        low, high = int(image.contract.action_low[0]), int(image.contract.action_high[0])
-        assert all(low <= value <= high for value in written)
-        assert written[10] == safe
+        raw, applied = expected(image, ticks)
+        assert written[1:-1] == applied
+        assert raw != applied and applied[9] == safe
         link.ask("contract")
         assert len(log.read_text().split()) == at_rest + len(written)
 

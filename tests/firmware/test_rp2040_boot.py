@@ -97,6 +97,32 @@ def test_installs_through_the_roms_flash_functions() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("command", "at"), [(0x20, SLOT_B), (0x20, SLOT_B + 4096), (0x02, SLOT_B + 4096 + 300), (0x02, SLOT_B + 20)])
+def test_flash_that_does_not_hold_what_was_written_is_found_by_reading_it_again(command: int, at: int) -> None:
+    """A worn byte: an erase leaves it, or a program gets one of its bits wrong. The old policy goes on."""
+    first, second = c_images.image("bare"), c_images.image("tanh")
+    chip = Chip(FIRMWARE).boot()
+    assert c_host.install(chip, first.data) == 1
+    ssi = chip.mcu.find_peripheral(0x18000000)
+    plain = ssi._apply_command
+
+    def worn() -> None:
+        opcode = ssi._tx_buffer[0] if ssi._tx_buffer else 0
+        start = int.from_bytes(ssi._tx_buffer[1:4], "big") if len(ssi._tx_buffer) > 3 else -1
+        plain()
+        if opcode == command and start <= at < start + (4096 if command == 0x20 else 256):
+            chip.mcu.flash[at] ^= 0x10
+
+    ssi._apply_command = worn
+    with pytest.raises(Refused) as caught:
+        c_host.install(chip, second.data)
+    assert caught.value.code == protocol.ERRORS["flash"]
+    assert caught.value.detail & 0xFFFFFF == at
+    assert digest_of(chip) == first.digest
+    assert digest_of(Chip(chip.flash).boot()) == first.digest
+
+
+@pytest.mark.slow
 def test_an_install_cut_between_requests_or_in_its_last_write_leaves_the_old_policy() -> None:
     old, new = c_images.image("bare"), c_images.image("tanh", 16)
     chip = Chip(content(rp2040_uf2(FIRMWARE, old.data))).boot()

@@ -124,3 +124,13 @@ def test_a_damaged_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(settings[:-20])
     with pytest.raises(BundleError, match="damaged"):
         Run.load(tmp_path)
+
+
+def test_an_earlier_run_is_kept(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    small = PPOSettings(steps=128, rows=4, horizon=16, minibatch=32, epochs=1, hidden=(4,), evaluations=1, evaluation_episodes=2)
+    first = train("cartpole", seed=1, out=tmp_path / "run", settings=small)
+    train("cartpole", seed=2, out=tmp_path / "run", settings=small)
+    train("cartpole", seed=3, out=tmp_path / "run", settings=small)
+    assert [Run.load(tmp_path / name).settings["seed"] for name in ("run.1", "run.2", "run")] == [1, 2, 3]
+    assert Run.load(tmp_path / "run.1").result == first.result
