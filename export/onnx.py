@@ -1,7 +1,7 @@
 """ONNX: the policy in float, as the program's own integers (with or without the shield), and as symmetric int8 QDQ.
 
 Every model takes raw observations and gives actions, for any number of rows, in standard operators of opset 18. The integer
-models keep to operators whose result ONNX fixes to the bit: int32 MatMul, and int64 for requantising. Neither knows of time:
+models keep to operators whose result ONNX fixes to the bit: int32 MatMul, and int64 for requantising. No model knows of time:
 who runs the shielded one keeps ``previous``, counts stale ticks and decides on ``fallback`` as ``docs/tick.md`` says.
 """
 
@@ -104,7 +104,8 @@ def qdq_model(policy: Policy, program: Program) -> bytes:
     """A policy with QuantizeLinear and DequantizeLinear around its layers: inputs and outputs as of ``float_model``.
 
     Weights are the program's own int8, per channel; activations are int8, per tensor; every zero point is 0 and biases are
-    float32, which is what TensorRT takes. Scales are the program's, widened where its zero point is not 0.
+    float32, the form that TensorRT asks for. Scales are the program's, widened where its zero point is not 0: after a ReLU one bit
+    coarser, with no int16 head. So the actions differ from the program's; ``benchmarks/results/onnx_parity.json`` says how much.
 
     Raises:
         MissingExtra: the package onnx is not installed.
