@@ -67,8 +67,8 @@ class Steps:
         return self.flags.size
 
 
-def make_image(hidden: tuple[int, ...], activation: str, head: str, seed: int) -> Image:
-    """A policy with random weights behind a shield of three stages. The clip head has one action, which has a rounding rule of its own in TFLite."""
+def make_policy(hidden: tuple[int, ...], activation: str, head: str, seed: int) -> tuple[Policy, npt.NDArray[np.float64]]:
+    """A policy with random weights, and observations to calibrate it on. The clip head has one action: a rounding rule of its own in TFLite."""
     rng = np.random.default_rng(seed)
     ranges = (("position", "m", 4.8), ("velocity", "m/s", 10.0), ("angle", "rad", 0.42), ("rate", "rad/s", 10.0))
     observations = tuple(ObservationChannel(name, unit, -high, high) for name, unit, high in ranges)
@@ -82,7 +82,13 @@ def make_image(hidden: tuple[int, ...], activation: str, head: str, seed: int) -
     )
     high = np.array([r[2] for r in ranges])
     policy = Policy(c, layers, Normalizer(high * 0.05, high / 2), Head(head, np.full(len(actions), 10.0), np.zeros(len(actions))))
-    seen = rng.uniform(-high, high, (4000, len(high)))
+    return policy, rng.uniform(-high, high, (4000, len(high)))
+
+
+def make_image(hidden: tuple[int, ...], activation: str, head: str, seed: int) -> Image:
+    """Such a policy in integers, behind a shield of three stages."""
+    policy, seen = make_policy(hidden, activation, head, seed)
+    c = policy.contract
     program, shield = quantize(policy, seen), Shield.build(c, STAGES)
     return Image(c, program, shield, vectors.make(program, shield, c.observe(seen)[0], seed).head(16))
 

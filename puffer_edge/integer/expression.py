@@ -1,4 +1,4 @@
-"""Integer expressions: traced once from plain Python, then evaluated on arrays, printed as C and MicroPython, or packed as bytecode."""
+"""Integer expressions: traced once from plain Python, then evaluated on arrays, printed as C, MicroPython and ONNX, or packed as bytecode."""
 
 from __future__ import annotations
 
@@ -247,3 +247,49 @@ def to_micropython(name: str, outputs: Sequence[Int]) -> str:
     lines, results = _lines(outputs, _PYTHON, "    {} = {}")
     lines += [f"    out[{k}] = {result}" for k, result in enumerate(results)]
     return f"def {name}(v, out):\n" + "\n".join(lines) + "\n"
+
+
+_ONNX = {"+": "Add", "-": "Sub", "*": "Mul", "min": "Min", "max": "Max"}
+ONNX_INT32 = 6
+"""``TensorProto.INT32``, so that printing needs no package."""
+
+
+def to_onnx(outputs: Sequence[Int], inputs: Sequence[str], emit: Callable[..., str], constant: Callable[[int], str]) -> list[str]:
+    """ONNX nodes on int32 tensors, for whoever builds the graph.
+
+    Args:
+        outputs: expressions to compute.
+        inputs: name of the tensor of every input, by index; all of one shape.
+        emit: ``emit(operator, *tensors, **attributes)`` adds a node and gives the name of what it computes.
+        constant: gives the name of an int32 scalar.
+
+    Returns:
+        name of the tensor of every output; of a constant, the name of a scalar.
+    """
+    order, roots = merge(outputs)
+    names: dict[int, str] = {}
+    for node in order:
+        if node.op == "const":
+            names[id(node)] = constant(node.args[0])
+        elif node.op == "in":
+            names[id(node)] = inputs[node.args[0]]
+        else:
+            names[id(node)] = _onnx_node(node, [names[id(child)] for child in children(node)], emit, constant)
+    return [names[id(root)] for root in roots]
+
+
+def _onnx_node(node: Int, a: list[str], emit: Callable[..., str], constant: Callable[[int], str]) -> str:
+    if node.op == ">>":
+        return onnx_floor_divide(emit, a[0], constant(1 << node.args[1]))
+    if node.op == "<":
+        return emit("Cast", emit("Less", *a), to=ONNX_INT32)
+    if node.op == "!=":
+        return emit("Cast", emit("Not", emit("Equal", *a)), to=ONNX_INT32)
+    if node.op == "where":
+        return emit("Where", emit("Equal", a[0], constant(0)), a[2], a[1])
+    return emit(_ONNX[node.op], *a)
+
+
+def onnx_floor_divide(emit: Callable[..., str], x: str, divisor: str) -> str:
+    """Right shift in ONNX, for a positive divisor: ONNX Runtime's BitShift refuses signed integers, and its Div truncates."""
+    return emit("Div", emit("Sub", x, emit("Mod", x, divisor, fmod=0)), divisor)
