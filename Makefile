@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt package.json package-lock.json
 	@rm -f $@
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make setup PYTHON=python3.12"; exit 1; }
 	@echo "setup 1/4  virtual environment $(VENV), with $$($(PYTHON) --version)"
-	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(RUN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(PIP) setuptools
 	@echo "setup 2/4  torch (the largest download)"
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
