@@ -40,7 +40,14 @@ from puffer_edge.policy import Head, Layer, Normalizer, Policy
 HIDDEN = {"1x8": (8,), "1x64": (64,), "2x16": (16, 16), "2x64": (64, 64), "3x64": (64, 64, 64)}
 ACTIVATIONS = ("relu", "tanh")
 HEADS = ("discrete", "clip", "tanh")
-OVER_THE_LINK = (("1x8", "tanh", "clip"), ("2x16", "relu", "discrete"), ("2x64", "relu", "tanh"))
+OVER_THE_LINK = (
+    ("1x8", "tanh", "clip"),
+    ("1x64", "tanh", "discrete"),
+    ("2x16", "relu", "discrete"),
+    ("2x64", "relu", "tanh"),
+    ("3x64", "relu", "clip"),
+    ("3x64", "tanh", "discrete"),
+)
 BATCH = 1000
 STAGES: tuple[dict[str, Any], ...] = (
     {"stage": "envelope", "bounds": {"angle": (-0.3, 0.3)}, "law": {"force": {"position": 1.0, "velocity": 2.0, "angle": 40.0, "rate": 8.0}}},

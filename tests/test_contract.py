@@ -153,6 +153,8 @@ def test_any_edit_of_the_text_is_read_or_refused(paste: str, at: int, length: in
     text = contract(head="discrete", levels=((-1.0,), (1.0,))).to_json()
     at %= len(text)
     try:
-        Contract.from_json(text[:at] + paste + text[at + length :])
+        found = Contract.from_json(text[:at] + paste + text[at + length :])
     except (InvalidInput, ContractError, RangeError):
         return
+    assert Contract.from_json(found.to_json()).digest == found.digest
+    assert (found.action_low <= found.action_safe).all() and (found.action_safe <= found.action_high).all()

@@ -51,9 +51,11 @@ def test_damaged_bytecode_is_refused_or_means_the_same_everywhere(seed: int, cha
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_or_read(data: bytes) -> None:
     try:
-        bytecode.unpack(data, trees.RANGES)
+        outputs, n_stages = bytecode.unpack(data, trees.RANGES)
     except (BundleError, RangeError):
         return
+    assert n_stages <= 8 and len(data) % 4 == 0
+    assert all(-(2**30) <= o.lo <= o.hi < 2**30 for o in outputs)
 
 
 def test_every_truncation_is_refused() -> None:
