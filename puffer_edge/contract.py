@@ -15,7 +15,7 @@ import numpy.typing as npt
 from puffer_edge.errors import ContractError, InvalidInput
 from puffer_edge.spaces import ACTION_LIMIT, OBSERVATION_LIMIT, Bools, Floats, Ints, fixed, from_fixed, to_fixed
 
-HEADS = ("discrete", "clip", "tanh")
+HEADS = ("discrete", "multi_discrete", "clip", "tanh")
 MAX_OBSERVATIONS = 64
 MAX_ACTIONS = 16
 MAX_CHOICES = 64
@@ -71,9 +71,10 @@ class Contract:
         name: name of the task, at most 15 letters, digits, "_", "." or "-".
         observations: channels in the order of the vector, 1 to 64.
         actions: actuator channels in order, 1 to 16.
-        head: "discrete", "clip" or "tanh".
+        head: "discrete", "multi_discrete", "clip" or "tanh".
         rate_hz: base rate; the shield runs at every base tick.
-        levels: for "discrete": row k holds the physical outputs that choice k proposes, 2 to 64 rows.
+        levels: for "discrete": row k holds the physical outputs that choice k proposes, 2 to 64 rows. For "multi_discrete": row j
+            holds the physical values among which action j is chosen, 2 to 64 a row.
         policy_divider: the policy runs at every k-th base tick.
         staleness_limit: consecutive ticks without an observation before the fallback acts.
         expected_delay_us: delay from measurement to actuation that the policy was trained for.
@@ -110,6 +111,8 @@ class Contract:
     @property
     def n_outputs(self) -> int:
         """Width of the network's last layer."""
+        if self.head == "multi_discrete":
+            return sum(len(row) for row in self.levels)
         return len(self.levels) if self.head == "discrete" else len(self.actions)
 
     @property
@@ -165,7 +168,10 @@ class Contract:
 
     @cached_property
     def level_ints(self) -> Ints:
-        """(choices, n_actions) fixed-point outputs of each discrete choice."""
+        """Fixed-point outputs of each discrete choice: (choices, n_actions); of a multi-discrete head (n_outputs,), group by group."""
+        if self.head == "multi_discrete":
+            pairs = [(value, c) for row, c in zip(self.levels, self.actions) for value in row]
+            return np.array([fixed(v, c.fraction_bits, ACTION_LIMIT, f"level of {c.name}") for v, c in pairs], np.int32)
         rows = [[fixed(v, c.fraction_bits, ACTION_LIMIT, f"level of {c.name}") for v, c in zip(row, self.actions)] for row in self.levels]
         return np.array(rows, np.int32).reshape(len(self.levels), self.n_actions)
 
@@ -309,18 +315,28 @@ def _check_channel(ch: ObservationChannel | ActionChannel, kind: str) -> None:
 
 
 def _check_levels(c: Contract) -> None:
-    if c.head != "discrete":
+    if c.head not in ("discrete", "multi_discrete"):
         if c.levels:
             raise ContractError(f"levels belong to a discrete head, this one is {c.head!r}")
         return
-    if not 2 <= len(c.levels) <= MAX_CHOICES:
-        raise ContractError(f"a discrete head needs 2 to {MAX_CHOICES} levels, not {len(c.levels)}")
     for k, row in enumerate(c.levels):
         if not isinstance(row, (tuple, list)):
             raise InvalidInput(f"level {k} must list one output an action, not {row!r}")
-        if len(row) != len(c.actions):
-            raise ContractError(f"level {k} has {len(row)} outputs, the contract has {len(c.actions)} actions")
-        for value, ch in zip(row, c.actions):
-            _number(value, f"level {k} of {ch.name}")
-            if not ch.low <= value <= ch.high:
-                raise ContractError(f"level {k} of {ch.name} is {value}, outside {ch.low} … {ch.high}")
+    if c.head == "multi_discrete":
+        if len(c.levels) != len(c.actions):
+            raise ContractError(f"a multi-discrete head needs a row of levels for each of the {len(c.actions)} actions, not {len(c.levels)}")
+        for row, ch in zip(c.levels, c.actions):
+            if not 2 <= len(row) <= MAX_CHOICES:
+                raise ContractError(f"{ch.name} needs 2 to {MAX_CHOICES} levels, not {len(row)}")
+        pairs = [(value, ch) for row, ch in zip(c.levels, c.actions) for value in row]
+    else:
+        if not 2 <= len(c.levels) <= MAX_CHOICES:
+            raise ContractError(f"a discrete head needs 2 to {MAX_CHOICES} levels, not {len(c.levels)}")
+        for k, row in enumerate(c.levels):
+            if len(row) != len(c.actions):
+                raise ContractError(f"level {k} has {len(row)} outputs, the contract has {len(c.actions)} actions")
+        pairs = [(value, ch) for row in c.levels for value, ch in zip(row, c.actions)]
+    for value, ch in pairs:
+        _number(value, f"a level of {ch.name}")
+        if not ch.low <= value <= ch.high:
+            raise ContractError(f"a level of {ch.name} is {value}, outside {ch.low} … {ch.high}")

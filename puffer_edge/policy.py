@@ -14,37 +14,12 @@ import numpy.typing as npt
 from puffer_edge.contract import Contract
 from puffer_edge.errors import BundleError, InvalidInput
 from puffer_edge.files import write_atomic
+from puffer_edge.layers import ACTIVATIONS, AnyLayer, Conv, Layer, Pool, Recurrent, as_floats, describe, restore
 from puffer_edge.spaces import Floats
 
-FORMAT = 1
-ACTIVATIONS = ("none", "relu", "tanh")
+__all__ = ["ACTIVATIONS", "AnyLayer", "Conv", "Head", "Layer", "Normalizer", "Policy", "Pool", "Recurrent"]
 
-
-def _as_floats(owner: object, *names: str) -> None:
-    """Turn fields of a frozen dataclass into float64 arrays."""
-    for name in names:
-        try:
-            object.__setattr__(owner, name, np.asarray(getattr(owner, name), np.float64))
-        except (TypeError, ValueError):
-            raise InvalidInput(f"{name} of a {type(owner).__name__} must be numbers, not {getattr(owner, name)!r}") from None
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """A dense layer: ``activation(weight @ x + bias)``.
-
-    Attributes:
-        weight: (outputs, inputs).
-        bias: (outputs,).
-        activation: "none", "relu" or "tanh".
-    """
-
-    weight: Floats
-    bias: Floats
-    activation: str
-
-    def __post_init__(self) -> None:
-        _as_floats(self, "weight", "bias")
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +37,7 @@ class Normalizer:
     clip: float = 10.0
 
     def __post_init__(self) -> None:
-        _as_floats(self, "mean", "std")
+        as_floats(self, "mean", "std")
 
     def __call__(self, observation: Floats) -> Floats:
         """Whiten (..., n_observations) physical observations."""
@@ -74,10 +49,10 @@ class Head:
     """How the last layer's outputs become an action.
 
     Attributes:
-        kind: "discrete" (argmax, first on ties), "clip" (``offset + scale·y``, clamped to the contract's range)
-            or "tanh" (``offset + scale·tanh(y)``, clamped).
-        scale: (n_actions,) physical units per unit of output; unused for "discrete".
-        offset: (n_actions,) physical units; unused for "discrete".
+        kind: "discrete" (argmax, first on ties), "multi_discrete" (the same for each action's group of outputs),
+            "clip" (``offset + scale·y``, clamped to the contract's range) or "tanh" (``offset + scale·tanh(y)``, clamped).
+        scale: (n_actions,) physical units per unit of output; unused for discrete kinds.
+        offset: (n_actions,) physical units; unused for discrete kinds.
     """
 
     kind: str
@@ -85,7 +60,7 @@ class Head:
     offset: Floats
 
     def __post_init__(self) -> None:
-        _as_floats(self, "scale", "offset")
+        as_floats(self, "scale", "offset")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,22 +69,20 @@ class Policy:
 
     Attributes:
         contract: what it observes and drives.
-        layers: dense layers, input to output.
+        layers: ``Layer``, ``Conv``, ``Pool`` and ``Recurrent``, input to output; the last is a dense one without activation.
         normalizer: applied to physical observations first.
         head: maps the last layer's outputs to an action.
         origin: where it came from (env, algorithm, seed, steps, versions), plain JSON values.
-        memory: reserved for recurrent state; None, this format has none.
 
     Raises:
         InvalidInput: a shape is wrong, or a number is NaN or infinite.
     """
 
     contract: Contract
-    layers: tuple[Layer, ...]
+    layers: tuple[AnyLayer, ...]
     normalizer: Normalizer
     head: Head
     origin: dict[str, Any] = field(default_factory=dict)
-    memory: None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -119,34 +92,73 @@ class Policy:
         """Name of the task, from the contract."""
         return self.contract.name
 
-    def outputs(self, observation: npt.ArrayLike) -> Floats:
-        """Last layer's outputs for (..., n_observations) physical observations: (..., n_outputs)."""
+    @property
+    def memory(self) -> int:
+        """Numbers kept from step to step, 0 for a memoryless policy: those of each recurrent layer in order."""
+        return sum(layer.memory for layer in self.layers if isinstance(layer, Recurrent))
+
+    def step(self, observation: npt.ArrayLike, memory: Floats) -> tuple[Floats, Floats]:
+        """One step of the network.
+
+        Args:
+            observation: (..., n_observations) physical values.
+            memory: (..., memory) what the step before returned; zeros at an episode's start.
+
+        Returns:
+            (..., n_outputs) outputs of the last layer, (..., memory) the next memory.
+        """
         x = self.normalizer(np.asarray(observation, np.float64))
+        kept, at = [], 0
         for layer in self.layers:
-            x = x @ layer.weight.T + layer.bias
-            if layer.activation == "relu":
-                x = np.maximum(x, 0.0)
-            elif layer.activation == "tanh":
-                x = np.tanh(x)
-        return x
+            if isinstance(layer, Recurrent):
+                x, after = layer.step(x, memory[..., at : at + layer.memory])
+                kept.append(after)
+                at += layer.memory
+            else:
+                x = layer(x)
+        return x, np.concatenate(kept, -1) if kept else memory
+
+    def cleared(self, observation: npt.ArrayLike) -> Floats:
+        """(..., memory) zeros, for (..., n_observations) observations."""
+        return np.zeros((*np.shape(observation)[:-1], self.memory))
+
+    def outputs(self, observation: npt.ArrayLike) -> Floats:
+        """Last layer's outputs for (..., n_observations) physical observations, from cleared memory: (..., n_outputs)."""
+        return self.step(observation, self.cleared(observation))[0]
 
     def choose(self, observation: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Index of the chosen action of a discrete head: (...,).
+        """Index of the chosen action of a discrete head: (...,); of a multi-discrete one, an index an action: (..., n_actions).
 
         Raises:
             InvalidInput: the head is continuous.
         """
-        if self.head.kind != "discrete":
+        return self._choices(self.outputs(observation))
+
+    def _choices(self, outputs: Floats) -> npt.NDArray[np.int64]:
+        if self.head.kind == "discrete":
+            return np.asarray(np.argmax(outputs, axis=-1), np.int64)
+        if self.head.kind != "multi_discrete":
             raise InvalidInput(f"the head of {self.name} is {self.head.kind!r}: it has no choices, use act()")
-        choice: npt.NDArray[np.int64] = np.argmax(self.outputs(observation), axis=-1)
-        return choice
+        ends = np.cumsum([len(row) for row in self.contract.levels])
+        groups = np.split(outputs, ends[:-1], -1)
+        return np.stack([np.argmax(group, axis=-1) for group in groups], -1)
 
     def act(self, observation: npt.ArrayLike) -> Floats:
-        """Physical actions for (..., n_observations) physical observations: (..., n_actions)."""
+        """Physical actions for (..., n_observations) physical observations, from cleared memory: (..., n_actions)."""
+        return self._act(self.outputs(observation))
+
+    def act_step(self, observation: npt.ArrayLike, memory: Floats) -> tuple[Floats, Floats]:
+        """As ``step``, with (..., n_actions) physical actions in place of the outputs."""
+        outputs, after = self.step(observation, memory)
+        return self._act(outputs), after
+
+    def _act(self, y: Floats) -> Floats:
         c = self.contract
         if self.head.kind == "discrete":
-            return np.asarray(c.levels, np.float64)[self.choose(observation)]
-        y = self.outputs(observation)
+            return np.asarray(c.levels, np.float64)[self._choices(y)]
+        if self.head.kind == "multi_discrete":
+            choices = self._choices(y)
+            return np.stack([np.asarray(row, np.float64)[choices[..., j]] for j, row in enumerate(c.levels)], -1)
         y = np.tanh(y) if self.head.kind == "tanh" else y
         low, high = np.array([ch.low for ch in c.actions]), np.array([ch.high for ch in c.actions])
         return np.clip(self.head.offset + self.head.scale * y, low, high)
@@ -157,12 +169,13 @@ class Policy:
 
         tensors = {"normalizer.mean": self.normalizer.mean, "normalizer.std": self.normalizer.std}
         tensors |= {"head.scale": self.head.scale, "head.offset": self.head.offset}
-        for k, layer in enumerate(self.layers):
-            tensors |= {f"layers.{k}.weight": layer.weight, f"layers.{k}.bias": layer.bias}
+        described = [describe(layer) for layer in self.layers]
+        for k, (_, arrays) in enumerate(described):
+            tensors |= {f"layers.{k}.{name}": array for name, array in arrays.items()}
         about = {
             "format": FORMAT,
             "contract": asdict(self.contract),
-            "activations": [layer.activation for layer in self.layers],
+            "layers": [words for words, _ in described],
             "clip": self.normalizer.clip,
             "head": self.head.kind,
             "origin": self.origin,
@@ -196,7 +209,8 @@ def _assemble(path: str, about: Any, tensors: dict[str, Floats]) -> Policy:
     if about["format"] > FORMAT:
         raise BundleError(f"{path} has format {about['format']}, this version reads up to {FORMAT}: upgrade puffer-edge")
     try:
-        layers = tuple(Layer(tensors[f"layers.{k}.weight"], tensors[f"layers.{k}.bias"], a) for k, a in enumerate(about["activations"]))
+        described = about["layers"] if about["format"] > 1 else [{"layer": "dense", "activation": a} for a in about["activations"]]
+        layers = tuple(_layer(words, _tensors(tensors, f"layers.{k}.")) for k, words in enumerate(described))
         return Policy(
             contract=Contract.from_json(json.dumps(about["contract"])),
             layers=layers,
@@ -208,14 +222,30 @@ def _assemble(path: str, about: Any, tensors: dict[str, Floats]) -> Policy:
         raise BundleError(f"{path} lacks a part of the policy or holds a wrong one: {error}") from None
 
 
+def _layer(words: Any, tensors: dict[str, Floats]) -> AnyLayer:
+    """A layer of a file, where JSON made lists of tuples; a wrong one is the file's fault."""
+    if isinstance(words, dict):
+        words = {key: tuple(value) if isinstance(value, list) else value for key, value in words.items()}
+    try:
+        return restore(words, tensors)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+
+
+def _tensors(tensors: dict[str, Floats], prefix: str) -> dict[str, Floats]:
+    """The tensors of one layer, by their own name."""
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
 def _check(p: Policy) -> None:
     c = p.contract
     if p.head.kind != c.head:
         raise InvalidInput(f"the policy's head is {p.head.kind!r}, the contract says {c.head!r}")
     if not p.layers:
         raise InvalidInput("a policy needs at least one layer")
-    if p.layers[-1].activation != "none":
-        raise InvalidInput(f"the last layer's activation must be 'none' (the head follows), not {p.layers[-1].activation!r}")
+    last = p.layers[-1]
+    if not isinstance(last, Layer) or last.activation != "none":
+        raise InvalidInput("the last layer must be a dense one with the activation 'none' (the head follows)")
     expected: dict[str, tuple[Floats, tuple[int, ...]]] = {
         "normalizer.mean": (p.normalizer.mean, (c.n_observations,)),
         "normalizer.std": (p.normalizer.std, (c.n_observations,)),
@@ -223,12 +253,12 @@ def _check(p: Policy) -> None:
     expected |= {"head.scale": (p.head.scale, (c.n_actions,)), "head.offset": (p.head.offset, (c.n_actions,))}
     width = c.n_observations
     for k, layer in enumerate(p.layers):
-        if layer.activation not in ACTIVATIONS:
-            raise InvalidInput(f"layer {k} has activation {layer.activation!r}: one of {', '.join(ACTIVATIONS)}")
-        outputs = c.n_outputs if k == len(p.layers) - 1 else len(layer.bias)
-        expected[f"weight of layer {k}"] = (layer.weight, (outputs, width))
-        expected[f"bias of layer {k}"] = (layer.bias, (outputs,))
-        width = outputs
+        if layer.n_in != width:
+            raise InvalidInput(f"layer {k} takes {layer.n_in} values, {width} come {'from the layer before' if k else 'from the observations'}")
+        width = layer.n_out
+        expected |= {f"{name} of layer {k}": (array, array.shape) for name, array in describe(layer)[1].items()}
+    if width != c.n_outputs:
+        raise InvalidInput(f"the last layer gives {width} values, the head {c.head!r} of this contract takes {c.n_outputs}")
     for what, (array, shape) in expected.items():
         if np.shape(array) != shape:
             raise InvalidInput(f"{what} has shape {np.shape(array)}, expected {shape}")

@@ -69,7 +69,7 @@ def action(**changes: Any) -> dict[str, Any]:
         ({"head": "discrete"}, ContractError, "2 to 64 levels, not 0"),
         ({"head": "discrete", "levels": ((0.0,),)}, ContractError, "2 to 64 levels, not 1"),
         ({"head": "discrete", "levels": ((0.0,), (0.0, 1.0))}, ContractError, "level 1 has 2 outputs"),
-        ({"head": "discrete", "levels": ((0.0,), (2.0,))}, ContractError, "level 1 of u is 2.0, outside"),
+        ({"head": "discrete", "levels": ((0.0,), (2.0,))}, ContractError, "a level of u is 2.0, outside"),
         ({"head": "discrete", "levels": ((0.0,), ("1",))}, InvalidInput, "number"),
         ({"levels": ((0.0,), (1.0,))}, ContractError, "levels belong to a discrete head"),
     ],

@@ -22,7 +22,7 @@ FLOORS = (
     ("device",),
     ("integer",),
     ("policy", "trace"),
-    ("contract",),
+    ("contract", "layers"),
     ("spaces", "files", "find"),
     ("errors",),
 )
