@@ -7,8 +7,9 @@ RUN    := $(VENV)/bin
 STAMP  := $(VENV)/.puffer-edge
 PIP    := $(RUN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-# What the tests use beyond Python and node: the cross compiler of the RP2040 image with its C library, and a second C compiler.
-APT := gcc-arm-none-eabi libnewlib-arm-none-eabi clang
+# What the tests use beyond Python and node: the cross compiler of the RP2040 image with its C library, a second C compiler that with lld
+# also builds for WebAssembly, and a browser for the page around it.
+APT := gcc-arm-none-eabi libnewlib-arm-none-eabi clang lld chromium
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint firmware toolchains clean
@@ -47,7 +48,7 @@ lint: setup ## ruff and mypy --strict
 	@$(RUN)/ruff format --check .
 	@$(RUN)/mypy
 
-firmware: setup ## rebuild the RP2040 image and the C constants (needs make toolchains)
+firmware: setup ## rebuild the RP2040 image, the WebAssembly engine and the C constants (needs make toolchains)
 	@$(RUN)/python firmware/build.py $(ARGS)
 
 toolchains: ## install the cross compiler with apt-get, and build the MicroPython unix port if its script is here

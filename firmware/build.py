@@ -1,4 +1,4 @@
-"""Builds the C firmware: the protocol header, the RP2040's image, the host's board and library. ``make firmware`` runs it.
+"""Builds the C firmware: protocol header, the RP2040's image, the WebAssembly engine, the host's board and library. ``make firmware`` runs it.
 
 What comes out depends on the sources and the compiler's version alone: no time, no path, no order of a directory.
 """
@@ -22,11 +22,14 @@ from puffer_edge.firmware.shared import protocol
 
 HERE = Path(__file__).resolve().parent
 C, HOST, RP2040, PREBUILT = HERE / "c", HERE / "boards" / "host", HERE / "boards" / "rp2040", HERE / "prebuilt"
+WASM = HERE / "boards" / "wasm"
 USER_IO = C / "user_io.c"
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-pedantic", "-fno-strict-aliasing"]
 SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 REPRODUCIBLE = [f"-ffile-prefix-map={HERE}=.", "-fno-ident", "-Wl,--build-id=none"]
 CORTEX_M0PLUS = ["-mcpu=cortex-m0plus", "-mthumb", "-ffreestanding", "-fno-tree-loop-distribute-patterns", "-ffunction-sections", "-fdata-sections"]
+WASM32 = ["--target=wasm32", "-ffreestanding", "-nostdlib", "-O2", "-fno-strict-aliasing"]
+WASM_LINK = ["-Wl,--no-entry", "-Wl,--stack-first", "-Wl,-z,stack-size=16384", "-Wl,--gc-sections", "-Wl,--strip-all"]
 ARM = "arm-none-eabi-"
 BOOT2_BYTES = 252
 LINK_ONLY = ("pe_device.c", "pe_link.c", "pe_store.c")
@@ -177,6 +180,37 @@ def _report(image: bytes, link_map: str) -> dict[str, Any]:
     }
 
 
+def build_wasm() -> tuple[bytes, dict[str, Any]]:
+    """Compile the engine for WebAssembly: a module without imports, one policy an instance.
+
+    Returns:
+        the module, and what there is to know about it.
+
+    Raises:
+        Unsupported: there is no clang, or no linker for it.
+        PufferEdgeError: it failed.
+    """
+    if shutil.which("wasm-ld") is None:
+        raise Unsupported("wasm-ld is not installed: 'make toolchains' installs lld, the linker that clang needs for WebAssembly")
+    warnings = [flag for flag in STRICT if flag != "-pedantic"]  # addresses are integers here, and an export has a name of its own
+    with tempfile.TemporaryDirectory() as name:
+        module = Path(name) / "pe_engine.wasm"
+        flags = [*warnings, *WASM32, f"-ffile-prefix-map={HERE}=.", "-fno-ident", f"-I{WASM / 'include'}", f"-I{C}"]
+        sources = [*_sources(C, *LINK_ONLY), RP2040 / "memory.c", WASM / "module.c"]
+        _run(["clang", *flags, *WASM_LINK, *sources, "-o", module])
+        data = module.read_bytes()
+    compiler = _run(["clang", "--version"]).splitlines()[0]
+    linker = _run(["wasm-ld", "--version"]).strip()
+    return data, {
+        "target": "wasm",
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "compiler": compiler,
+        "linker": linker,
+        "max_image_bytes": _constant((WASM / "module.c").read_text(), "MAX_IMAGE"),
+    }
+
+
 def _constant(text: str, name: str) -> int:
     """The value of an enumerator that is a number or a product of two."""
     found = re.search(rf"\b{name} = (\w+)(?: \* (\w+))?", text)
@@ -186,21 +220,35 @@ def _constant(text: str, name: str) -> int:
 
 
 def main() -> None:
-    """Write the protocol header and the prebuilt image, and print the sizes."""
+    """Write the protocol header and the prebuilt images, and print the sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--json", action="store_true", help="print the reports as JSON")
     parser.add_argument("--user-io", type=Path, default=USER_IO, help="C file with your sensors and actuators")
-    parser.add_argument("--out", type=Path, default=PREBUILT, help="folder of rp2040.bin and rp2040.json")
+    parser.add_argument("--out", type=Path, default=PREBUILT, help="folder of the images and their reports")
+    parser.add_argument("--only", choices=("rp2040", "pe_engine"), help="build this one alone: the RP2040's image, or the WebAssembly engine")
     options = parser.parse_args()
+    builds = {"rp2040.bin": lambda: build_rp2040(options.user_io), "pe_engine.wasm": build_wasm}
+    reports = {}
     try:
         (C / "pe_protocol.h").write_text(protocol_header())
-        image, report = build_rp2040(options.user_io)
+        for name, build in builds.items():
+            if options.only in (None, Path(name).stem):
+                reports[name] = _write(options.out / name, *build())
     except PufferEdgeError as error:
         raise SystemExit(str(error)) from None
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "rp2040.bin").write_bytes(image)
-    (options.out / "rp2040.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2) if options.json else "\n".join(f"{name:17} {value}" for name, value in report.items()))
+    if options.json:
+        print(json.dumps(reports, indent=2))
+        return
+    for name, report in reports.items():
+        print("\n".join([name, *(f"  {key:17} {value}" for key, value in report.items())]))
+
+
+def _write(path: Path, image: bytes, report: dict[str, Any]) -> dict[str, Any]:
+    """Write an image and, beside it, its report; returns the report."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(image)
+    path.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
 
 
 if __name__ == "__main__":
