@@ -74,7 +74,9 @@ enum {
 enum {
     PE_KIND_C = 1,
     PE_KIND_MICROPYTHON = 2,
-    PE_KIND_HOST = 3
+    PE_KIND_HOST = 3,
+    PE_KIND_LINUX = 4,
+    PE_KIND_LINUX_FLOAT = 5
 };
 
 enum {

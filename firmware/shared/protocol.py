@@ -63,7 +63,8 @@ ERRORS = {
     "not_here": 14,  # this build cannot do it
 }
 
-KINDS = {"c": 1, "micropython": 2, "host": 3}
+# linux_float: not the program's integers, so that its bits differ
+KINDS = {"c": 1, "micropython": 2, "host": 3, "linux": 4, "linux_float": 5}
 STATES = {"empty": 0, "disarmed": 1, "lock_step": 2, "free_run": 3, "failed": 4}
 SHIELDS = {"none": 0, "bytecode": 1, "printed": 2}
 ARM_LOCK_STEP = 0
