@@ -370,7 +370,7 @@ def targets(json: Flag = False) -> None:
     def show() -> None:
         table = Table("target", "board", "flash KiB", "RAM KiB", "firmware", "simulated as", box=None, pad_edge=False)
         for t in found:
-            table.add_row(t.name, t.title, str(t.flash_kib), str(t.ram_kib), t.firmware, t.simulator.says)
+            table.add_row(t.name, t.title, str(t.flash_kib), str(t.ram_kib), t.firmware, t.simulator.says if t.simulator else "nothing here")
         OUT.print(table)
 
     _print(json, [asdict(t) for t in found], show)

@@ -293,9 +293,9 @@ def _says(identity: Identity) -> str:
     """What is simulated and what is not, of a board that says of itself that it is no hardware; nothing for a real one."""
     if not identity.simulated:
         return ""
-    known = [targets.load(name) for name in targets.names()]
+    known = [t for t in map(targets.load, targets.names()) if t.simulator]
     mine = [t for t in known if t.name == identity.target] or [t for t in known if t.firmware == identity.kind]
-    return mine[0].simulator.says if mine else "A simulated board of an unknown kind."
+    return targets.simulator_of(mine[0]).says if mine else "A simulated board of an unknown kind."
 
 
 def open_simulator(target: targets.Target, state: Path | None = None) -> Board:

@@ -125,6 +125,8 @@ class SerialLink(Link):
         except ImportError:
             raise Unsupported("a serial port needs pyserial: pip install pyserial") from None
         settings = target.serial
+        if settings is None:
+            raise Unsupported(f"a {target.name} has no serial line that answers: {target.notes}")
         try:
             port: Any = serial.serial_for_url(
                 url, do_not_open=True, baudrate=settings.baud, timeout=POLL_S, write_timeout=WRITE_TIMEOUT_S, exclusive=True

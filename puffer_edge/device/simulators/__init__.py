@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from puffer_edge import find
-from puffer_edge.device.target import Target
+from puffer_edge.device.target import Target, simulator_of
 from puffer_edge.errors import MissingExtra, PortUnavailable, Unsupported
 
 NODE_LEAST = 18
@@ -118,13 +118,14 @@ def start(target: Target, state: Path | None = None, port: int = 0) -> Simulator
         port: TCP port on this computer; 0 takes a free one.
 
     Raises:
-        Unsupported: a program or package is missing; the message says how to get it.
+        Unsupported: nothing simulates the target, or a program or package is missing; the message says what to do.
         PortUnavailable: it did not start.
     """
+    kind = simulator_of(target).kind
     folder = state or Path(tempfile.mkdtemp(prefix="puffer-edge-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        command, says = COMMANDS[target.simulator.kind](target, folder, port)
+        command, says = COMMANDS[kind](target, folder, port)
         return Simulator(command, says, None if state else folder)
     except BaseException:
         if state is None:
@@ -180,8 +181,8 @@ def _rp2040(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
         (program, _), modules = node(), node_modules("rp2040js")
     except Unsupported as missing:
         module = "puffer_edge.device.simulators.second_opinion"
-        return [sys.executable, "-m", module, *files], SECOND_OPINION.format(missing=missing) + target.simulator.says
-    return [program, str(HERE / "rp2040.mjs"), "--modules", str(modules), *files], target.simulator.says
+        return [sys.executable, "-m", module, *files], SECOND_OPINION.format(missing=missing) + simulator_of(target).says
+    return [program, str(HERE / "rp2040.mjs"), "--modules", str(modules), *files], simulator_of(target).says
 
 
 def _boot_rom(folder: Path) -> Path:
@@ -197,7 +198,9 @@ def _boot_rom(folder: Path) -> Path:
 
 def _micropython(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
     modules = node_modules("@micropython/micropython-webassembly-pyscript")
-    return [node()[0], str(HERE / "micropython.mjs"), "--modules", str(modules), "--root", str(folder), "--port", str(port)], target.simulator.says
+    return [node()[0], str(HERE / "micropython.mjs"), "--modules", str(modules), "--root", str(folder), "--port", str(port)], simulator_of(
+        target
+    ).says
 
 
 def _process(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
@@ -208,7 +211,7 @@ def _process(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
     built = cache_folder() / f"host-{digest[:16]}" / "pe_host"
     if not built.is_file():
         _compile([*map(str, sources), f"-I{firmware / 'c'}"], built)
-    return [str(built), str(port), str(folder)], target.simulator.says
+    return [str(built), str(port), str(folder)], simulator_of(target).says
 
 
 def _compile(arguments: list[str], program: Path) -> None:
