@@ -64,7 +64,7 @@ def integers_different(program: Program, shield: Shield, count: int, seed: int) 
         raw = np.where(feeds["fallback"][:, None] != 0, c.action_safe, action).astype(np.int32)
         applied, stages = shield.apply(last, raw, feeds["previous"], feeds["fallback"])
         applied = np.clip(applied, c.action_low, c.action_high)
-        (got,) = plain.run(None, {"observation": feeds["observation"]})
+        (got,) = plain.run(["action"], {"observation": feeds["observation"]})
         different += int((got != action).any(1).sum())
         again, got_applied, got_stages = shielded.run(["action", "applied", "stages"], feeds)
         wrong = (again != action).any(1) | (got_applied != applied).any(1) | (got_stages != stages)
@@ -103,7 +103,7 @@ def row(net: tuple[str, str, str], settings: dict[str, int]) -> dict[str, Any]:
     result: dict[str, Any] = {"net": size, "activation": activation, "head": head, "vectors": count}
     result |= {"integer_different": different, "shielded_different": guarded, "shield_acted": round(acted, 3)}
     c, x = policy.contract, physical(policy.contract, min(count, 100_000), seed + 2)
-    ways = {"float": actions(float_model(policy), x), "qdq": actions(qdq_model(policy, program), x)}
+    ways = {"float": actions(float_model(policy), x), "qdq": actions(qdq_model(policy, seen), x)}
     for name, got in (ways | {"program": c.physical_action(program.run(c.observe(x)[0]))}).items():
         error = errors(policy, x, got)
         result |= {f"{name}_median_error": float(np.median(error)), f"{name}_worst_error": float(error.max())}

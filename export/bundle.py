@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge import __version__
+from puffer_edge.device import budget
 from puffer_edge.device.bundle import IMAGE, POLICY, VECTORS, Bundle
 from puffer_edge.device.target import Target
-from puffer_edge.errors import DoesNotFit, MissingExtra
+from puffer_edge.errors import MissingExtra
 from puffer_edge.export import page
 from puffer_edge.export.source import Source
 from puffer_edge.firmware.shared import protocol
@@ -35,6 +36,7 @@ def export(
     observations: npt.ArrayLike,
     shield: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any] | None = None,
+    rate_hz: float | None = None,
 ) -> Bundle:
     """Write a bundle.
 
@@ -45,20 +47,23 @@ def export(
         observations: (N, n_observations) physical observations of the policy's own rollouts, for calibration and vectors.
         shield: specification of the shield, one mapping a stage.
         about: further manifest fields, such as the environment's name and returns.
+        rate_hz: demand that a tick fit at this rate, by the predicted time; the contract's rate stays.
 
     Returns:
         the bundle, read back and verified.
 
     Raises:
-        DoesNotFit: the image is larger than the target's slot, or its working memory than the target's.
+        DoesNotFit: the image is larger than the target's slot, its working memory than the target's, or a tick than ``rate_hz`` allows.
         InvalidInput, RangeError: the policy or shield cannot be put into integers.
     """
     seen = np.asarray(observations, np.float64)
     program = quantize(policy, seen)
     built = Shield.build(policy.contract, shield)
     steps = vectors.make(program, built, policy.contract.observe(seen)[0], steps=VECTOR_STEPS)
-    source = Source(policy, Image(policy.contract, program, built, steps.head(SELF_TEST_STEPS)), steps, target)
-    _fits(source)
+    source = Source(policy, Image(policy.contract, program, built, steps.head(SELF_TEST_STEPS)), steps, target, seen)
+    budget.check_size(source.image, target)
+    if rate_hz is not None:
+        budget.check_rate(source.image, target, rate_hz)
     quality = measure(policy, program, seen)
     files, left_out = _files(source)
     manifest = {
@@ -74,7 +79,7 @@ def export(
         },
         "contract": policy.contract.digest.hex(),
         "shield": {"stages": list(built.stages), "specification": [dict(stage) for stage in shield]},
-        "cost": cost(source),
+        "cost": budget.manifest_cost(source.image, target),
         "calibration": {
             "observations": len(seen),
             "agreement": round(quality.agreement, 5),
@@ -95,30 +100,6 @@ def export(
     }
     files["report.html"] = page.bundle_page(source, manifest).encode()
     return Bundle.write(out, manifest, files)
-
-
-def cost(source: Source) -> dict[str, int]:
-    """Static costs: multiply-accumulates, bytes of the image and of two activation buffers, instructions of the shield."""
-    program = source.image.program
-    return {
-        "macs": program.macs,
-        "image_bytes": len(source.image.data),
-        "program_bytes": len(program.packed),
-        "activation_bytes": 2 * program.activation_bytes,
-        "shield_instructions": source.image.shield.instructions,
-    }
-
-
-def _fits(source: Source) -> None:
-    advice = "try a smaller hidden layer, for example 'puffer-edge train … --hidden 32 32'"
-    needs, target = cost(source), source.target
-    held = needs["image_bytes"] + needs["activation_bytes"]
-    for what, bytes_needed, bytes_there in (
-        ("KiB of flash for the policy image", needs["image_bytes"], target.image_max_bytes),
-        ("KiB of RAM for the policy", held, target.ram_for_policy_bytes),
-    ):
-        if bytes_needed > bytes_there:
-            raise DoesNotFit(what, round(bytes_needed / 1024, 1), round(bytes_there / 1024, 1), target.name, advice)
 
 
 def _files(source: Source) -> tuple[dict[str, bytes], dict[str, str]]:

@@ -8,6 +8,7 @@ from puffer_edge.device.target import Target
 from puffer_edge.integer.image import Image
 from puffer_edge.integer.vectors import Vectors
 from puffer_edge.policy import Policy
+from puffer_edge.spaces import Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +20,14 @@ class Source:
         image: its program and shield, packed with the self-test vectors.
         vectors: all test vectors, of which the image holds the first.
         target: the board.
+        observations: (N, n) physical observations that the program was calibrated on, in order of time.
     """
 
     policy: Policy
     image: Image
     vectors: Vectors
     target: Target
+    observations: Floats
 
     @property
     def name(self) -> str:

@@ -26,7 +26,7 @@ def source(environment: str, activation: str = "relu") -> Source:
     rollout = samples.rollout(env, policy)
     program, shield = quantize(policy, rollout), Shield.build(env.contract, env.shield)
     steps = vectors.make(program, shield, env.contract.observe(rollout)[0])
-    return Source(policy, Image(env.contract, program, shield, steps), steps, target.load("host"))
+    return Source(policy, Image(env.contract, program, shield, steps), steps, target.load("host"), rollout)
 
 
 def write(held: Source, folder: Path) -> Path:

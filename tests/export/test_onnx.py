@@ -18,16 +18,14 @@ import puffer_edge
 from puffer_edge.contract import Contract
 from puffer_edge.device.bundle import Bundle
 from puffer_edge.envs import load
-from puffer_edge.errors import MissingExtra, RangeError, Unsupported
-from puffer_edge.export.onnx import OPSET, _Graph, float_model, integer_model, qdq_model
+from puffer_edge.errors import MissingExtra, RangeError
+from puffer_edge.export.onnx import OPSET, float_model, integer_model, qdq_model
 from puffer_edge.firmware.shared import protocol
-from puffer_edge.integer.expression import evaluate, to_onnx
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from tests import samples
-from tests.integer import trees
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -47,10 +45,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return samples.bundle(tmp_path_factory.mktemp("host") / "bundle", "cartpole", "host")
 
 
-def quantized(policy: Policy) -> Program:
+def seen(policy: Policy) -> np.ndarray:
+    """Observations to calibrate on."""
     c = policy.contract
     low, high = c.physical_observation(c.observation_low), c.physical_observation(c.observation_high)
-    return quantize(policy, np.random.default_rng(1).uniform(low, high, (500, c.n_observations)))
+    return np.random.default_rng(1).uniform(low, high, (500, c.n_observations))
+
+
+def quantized(policy: Policy) -> Program:
+    return quantize(policy, seen(policy))
 
 
 def many(head: str = "tanh", activation: str = "relu") -> Policy:
@@ -99,33 +102,42 @@ def test_observation_beyond_the_range_saturates_first() -> None:
     assert (run(integer_model(program), observation=x)["action"] == program.run(np.stack([c.observation_low, c.observation_high]))).all()
 
 
-def test_printed_expressions_are_evaluated_alike() -> None:
-    """Random expressions, constants among their outputs."""
-    for seed in range(60):
-        outputs, columns = trees.tree(seed), trees.samples(seed)
-        g = _Graph()
-        names = [g.input(name, np.int32) for name, _, _ in trees.RANGES]
-        for k, y in enumerate(to_onnx(outputs, names, g.emit, g.constant)):
-            g.output(f"y{k}", g.emit("Expand", y, g.emit("Shape", names[0])), np.int32)
-        got = run(g.model("tree", samples.many_channels(), {}), **dict(zip(names, columns)))
-        for k, wanted in enumerate(evaluate(outputs, columns, np)):
-            assert (got[f"y{k}"] == wanted).all(), (seed, k)
-
-
 def test_discrete_choice_is_the_policys() -> None:
     policy = many("discrete")
     x = np.random.default_rng(2).uniform(-1, 2, (500, 7)).astype(np.float32)
-    for model in (float_model(policy), qdq_model(policy, quantized(policy))):
+    for model in (float_model(policy), qdq_model(policy, seen(policy))):
         got = run(model, observation=x)
         assert got["choice"].dtype == np.int64 and got["choice"].shape == (500,)
         assert (got["choice"] == policy.choose(x)).mean() > 0.98
         assert (got["action"] == np.float32(policy.contract.levels)[got["choice"]]).all()
 
 
+def test_physical_numbers_become_the_integers_of_the_contract() -> None:
+    """Halves, both ends of float64, NaN and infinity among them."""
+    program = quantized(many())
+    c, rng = program.contract, np.random.default_rng(4)
+    steps = rng.integers(c.observation_low, c.observation_high, (2000, 7)) + rng.choice([0.0, 0.5, -0.5, 0.25], (2000, 7))
+    x = steps * np.exp2(-c.observation_bits)
+    special = np.array([np.nan, np.inf, -np.inf, 1e308, -1e308, 5e-324, -0.0])
+    x = np.where(rng.random(x.shape) < 0.05, rng.choice(special, x.shape), x)
+    ints, _, invalid = c.observe(x)
+    assert 0.05 < invalid.mean() < 0.95
+    shield = Shield.build(c, [{"stage": "slew", "per_second": {"servo1": 700.0}}])
+    previous, asked = rng.integers(c.action_low, c.action_high, (2000, 3), np.int32), rng.choice([0, 0, 1, -(2**31)], 2000).astype(np.int32)
+    got = run(integer_model(program, shield, physical=True), observation=x, previous=previous, fallback=asked)
+    assert (got["invalid"] == invalid).all()
+    assert (got["action_fixed"][~invalid] == program.run(ints[~invalid])).all()
+    fallback = ((asked != 0) | invalid).astype(np.int32)
+    raw = np.where(fallback[:, None] != 0, c.action_safe, program.run(ints)).astype(np.int32)
+    applied, stages = shield.apply(ints, raw, previous, fallback)
+    assert (got["applied_fixed"] == np.clip(applied, c.action_low, c.action_high)).all() and (got["stages"] == stages).all()
+    assert (got["applied_fixed"][fallback != 0] == c.action_safe).all()
+
+
 def test_batch_is_dynamic_and_the_checks_pass() -> None:
     policy = many()
     program = quantized(policy)
-    for model in (float_model(policy), qdq_model(policy, program), integer_model(program)):
+    for model in (float_model(policy), qdq_model(policy, seen(policy)), integer_model(program)):
         proto = onnx.load_from_string(model)
         onnx.checker.check_model(proto, full_check=True)
         assert [(o.domain, o.version) for o in proto.opset_import] == [("", OPSET)]
@@ -143,7 +155,7 @@ def test_integer_model_has_no_float_in_it() -> None:
 
 def test_qdq_is_symmetric_with_float_bias() -> None:
     policy = many()
-    proto = onnx.load_from_string(qdq_model(policy, quantized(policy)))
+    proto = onnx.load_from_string(qdq_model(policy, seen(policy)))
     constants = {i.name: onnx.numpy_helper.to_array(i) for i in proto.graph.initializer}
     pairs = [n for n in proto.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert len(pairs) == 3 * len(policy.layers)
@@ -157,14 +169,15 @@ def test_files_say_what_they_are() -> None:
     about = properties(integer_model(program, shield))
     assert Contract.from_json(about["contract"]) == policy.contract
     assert about["contract_digest"] == policy.contract.digest.hex()
-    assert about["program_digest"] == program.digest.hex() == properties(qdq_model(policy, program))["program_digest"]
+    assert about["program_digest"] == program.digest.hex()
+    assert properties(qdq_model(policy, seen(policy)))["contract_digest"] == about["contract_digest"]
     assert about["shield_digest"] == shield.digest.hex() and json.loads(about["stages"]) == ["limit"]
     assert json.loads(about["observation_names"])[0] == "s0" and json.loads(about["action_units"]) == ["us"] * 3
     assert "shield_digest" not in properties(integer_model(program))
 
 
 def test_files_are_reproducible() -> None:
-    first, second = ([float_model(p), qdq_model(p, quantized(p)), integer_model(quantized(p))] for p in (many(), many()))
+    first, second = ([float_model(p), qdq_model(p, seen(p)), integer_model(quantized(p))] for p in (many(), many()))
     assert first == second
 
 
@@ -178,12 +191,15 @@ def test_bundle_for_a_computer_agrees_with_the_program(bundle: Bundle) -> None:
     previous = np.where(reset[:, None], c.action_initial, np.roll(v.applied, 1, 0)).astype(np.int32)
     ran = v.outcome & protocol.POLICY_RAN != 0
     assert ran.sum() > 100
-    plain = run((bundle.path / "policy.integer.onnx").read_bytes(), observation=v.observation)
-    assert (plain["action"] == image.program.run(np.clip(v.observation, c.observation_low, c.observation_high))).all()
-    assert (plain["action"][ran] == v.raw[ran]).all()
-    got = run((bundle.path / "policy.shielded.onnx").read_bytes(), observation=v.observation, previous=previous, fallback=fallback.astype(np.int32))
+    fixed = run((bundle.path / "policy.fixed.onnx").read_bytes(), observation=v.observation)["action"]
+    assert (fixed == image.program.run(np.clip(v.observation, c.observation_low, c.observation_high))).all()
+    assert (fixed[ran] == v.raw[ran]).all()
+    physical = c.physical_observation(v.observation)
+    plain = run((bundle.path / "policy.integer.onnx").read_bytes(), observation=physical)
+    assert (plain["action_fixed"] == fixed).all() and (plain["action"] == c.physical_action(fixed)).all() and not plain["invalid"].any()
+    got = run((bundle.path / "policy.shielded.onnx").read_bytes(), observation=physical, previous=previous, fallback=fallback.astype(np.int32))
     steps = ran | fallback
-    assert (got["applied"][steps] == v.applied[steps]).all()
+    assert (got["applied_fixed"][steps] == v.applied[steps]).all() and (got["applied"] == c.physical_action(got["applied_fixed"])).all()
     assert (got["stages"][ran] == (v.outcome[ran] >> protocol.REASON_SHIFT & 255)).all()
 
 
@@ -195,13 +211,10 @@ def test_bundle_holds_the_float_policy(bundle: Bundle) -> None:
         assert (choice == bundle.policy.choose(x)).mean() >= share
 
 
-def test_without_scales_is_unsupported() -> None:
-    policy = many()
-    program = quantized(policy)
+def test_a_program_read_back_gives_the_same_file() -> None:
+    program = quantized(many())
     again = Program.unpack(program.contract, program.packed, len(program.ops))
     assert integer_model(again) == integer_model(program)
-    with pytest.raises(Unsupported, match="no scales"):
-        qdq_model(policy, again)
 
 
 def test_a_number_beyond_float32_is_refused() -> None:
