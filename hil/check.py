@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from puffer_edge.contract import Contract
 from puffer_edge.device.board import Board, StepReply
@@ -17,9 +18,11 @@ from puffer_edge.errors import ContractError
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer.reference import Runner, Tick
 from puffer_edge.integer.vectors import Vectors
+from puffer_edge.spaces import Ints
 from puffer_edge.trace import Trace
 
 Progress = Callable[[str, int, int], None]
+FLOAT_NOTE = "the board computes the policy in float: its bits are not the program's, and a check of it measures differences but never passes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class CheckResult:
         interventions: steps of the closed loop by reason; one step may have several.
         board_counters: the board's own counters since it was armed.
         trace: every step of the board in the closed loop.
+        largest_difference: of each proposed action from the reference, in its unit, over vectors and closed loop; by the action's name.
     """
 
     board: dict[str, Any]
@@ -50,6 +54,7 @@ class CheckResult:
     board_counters: dict[str, int]
     trace: Trace
     seed: int
+    largest_difference: dict[str, float] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -71,6 +76,7 @@ class CheckResult:
             "vector_mismatches": self.vector_mismatches,
             "loop_mismatches": self.loop_mismatches,
             "first_difference": self.first_difference or None,
+            "largest_difference": self.largest_difference,
             "episodes": len(self.returns["device"]),
             "steps": len(self.trace),
             "seed": self.seed,
@@ -119,11 +125,13 @@ def check(bundle: Bundle, board: Board, environment: Environment, episodes: int,
         raise ContractError(f"the bundle was made for another contract than the environment {environment.name} has: {fields}")
     board.make_ready()
     same_policy(bundle, board)
-    wrong, first = replay(bundle.vectors, bundle.image.contract, board, tell)
-    traces = drive(bundle, board, environment, episodes, seed, tell)
+    apart = np.zeros(bundle.image.contract.n_actions, np.int64)
+    wrong, first = replay(bundle.vectors, bundle.image.contract, board, tell, apart)
+    traces = drive(bundle, board, environment, episodes, seed, tell, apart)
     device, differing, loop_first, counters = traces
     first = first or loop_first
     shield, contract = bundle.image.shield, bundle.image.contract
+    largest = {ch.name: float(value) for ch, value in zip(contract.actions, apart * np.exp2(-contract.action_bits.astype(np.float64)))}
     returns = {
         "float": float_returns(environment, bundle.policy, shield, episodes, seed),
         "integer": integer_returns(environment, Runner(bundle.image.program, shield, episodes), seed),
@@ -141,6 +149,7 @@ def check(bundle: Bundle, board: Board, environment: Environment, episodes: int,
         board_counters=counters,
         trace=device,
         seed=seed,
+        largest_difference=largest,
         about={
             "contract": contract.digest.hex(),
             "simulated": board.says or None,
@@ -153,6 +162,8 @@ def check(bundle: Bundle, board: Board, environment: Environment, episodes: int,
 def _note(bundle: Bundle, board: Board) -> str | None:
     """Words where the board is not what the bundle was made for: the bits are compared all the same."""
     there = board.identity
+    if there.kind == "linux_float":
+        return FLOAT_NOTE
     simulated_vm = there.simulated and there.kind == "micropython" and "micropython" in bundle.manifest["formats"]
     if there.target == bundle.target or simulated_vm:
         return None
@@ -185,8 +196,8 @@ def same_policy(bundle: Bundle, board: Board) -> None:
         raise ContractError(f"the board {what}: install first with 'puffer-edge install {bundle.path} --board …'")
 
 
-def replay(vectors: Vectors, contract: Contract, board: Board, tell: Progress) -> tuple[int, str]:
-    """Run every vector on the disarmed board.
+def replay(vectors: Vectors, contract: Contract, board: Board, tell: Progress, apart: npt.NDArray[np.int64] | None = None) -> tuple[int, str]:
+    """Run every vector on the disarmed board; ``apart`` (m,) is raised to the largest difference of a proposal, in fixed point.
 
     Returns:
         steps that differ, and words about the first of them.
@@ -197,9 +208,16 @@ def replay(vectors: Vectors, contract: Contract, board: Board, tell: Progress) -
         expected = Tick(vectors.raw[k : k + 1], vectors.applied[k : k + 1], vectors.outcome[k : k + 1], vectors.state[k : k + 1])
         difference = _difference(reply, expected, 0)
         wrong += bool(difference)
+        _widen(apart, reply, vectors.raw[k])
         first = first or (f"vector {k}: {difference}" if difference else "")
         tell("vectors", k + 1, len(vectors))
     return wrong, first
+
+
+def _widen(apart: npt.NDArray[np.int64] | None, reply: StepReply, raw: Ints) -> None:
+    """Raise ``apart`` (m,) to this step's distance between two proposals (m,)."""
+    if apart is not None:
+        np.maximum(apart, np.abs(reply.raw.astype(np.int64) - raw), out=apart)
 
 
 def _difference(reply: StepReply, tick: Tick, row: int) -> str:
@@ -216,8 +234,16 @@ def _difference(reply: StepReply, tick: Tick, row: int) -> str:
     return "; ".join(parts)
 
 
-def drive(bundle: Bundle, board: Board, environment: Environment, episodes: int, seed: int, tell: Progress) -> tuple[Trace, int, str, dict[str, int]]:
-    """Let the board drive the plant, the reference beside it, step by step.
+def drive(
+    bundle: Bundle,
+    board: Board,
+    environment: Environment,
+    episodes: int,
+    seed: int,
+    tell: Progress,
+    apart: npt.NDArray[np.int64] | None = None,
+) -> tuple[Trace, int, str, dict[str, int]]:
+    """Let the board drive the plant, the reference beside it, step by step; ``apart`` is as of ``replay``.
 
     Returns:
         the board's trace, steps that differ, words about the first of them, and the board's counters.
@@ -232,8 +258,10 @@ def drive(bundle: Bundle, board: Board, environment: Environment, episodes: int,
             observation, flags = loop.begin(episode)
             while True:
                 reply = board.step(observation, flags)
-                difference = _difference(reply, reference.tick(observation[None], flags), 0)
+                expected = reference.tick(observation[None], flags)
+                difference = _difference(reply, expected, 0)
                 differing += bool(difference)
+                _widen(apart, reply, expected.raw[0])
                 first = first or (f"episode {episode}, step {loop.step}: {difference}" if difference else "")
                 following = loop.advance(reply)
                 tell("closed loop", episode * environment.max_steps + loop.step, episodes * environment.max_steps)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from puffer_edge import find
@@ -214,6 +214,22 @@ def _process(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
     return [str(built), str(port), str(folder)], simulator_of(target).says
 
 
+def _linux(target: Target, folder: Path, port: int) -> tuple[list[str], str]:
+    """The Linux runner, laid out as in a bundle; without a bundle's models its own kernels compute."""
+    firmware, runner, device = find.folder(FIRMWARE), folder / "runner", "puffer_edge_device"
+    sources: dict[str, Iterable[Path]] = {
+        ".": [firmware / "linux" / "run.py"],
+        "puffer_edge_linux": (firmware / "linux" / "puffer_edge_linux").glob("*.py"),
+        device: [*(firmware / "micropython" / device).glob("*.py"), *(firmware / "shared" / f"{name}.py" for name in ("protocol", "frames"))],
+    }
+    for into, paths in sources.items():
+        (runner / into).mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            (runner / into / path.name).write_bytes(path.read_bytes())
+    options = ["--folder", str(folder / "board"), "--port", str(port), "--simulated", target.name]
+    return [sys.executable, str(runner / "run.py"), *options], simulator_of(target).says
+
+
 def _compile(arguments: list[str], program: Path) -> None:
     compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
     if compiler is None:
@@ -230,4 +246,9 @@ def _compile(arguments: list[str], program: Path) -> None:
         os.replace(staged, program)
 
 
-COMMANDS: dict[str, Callable[[Target, Path, int], tuple[list[str], str]]] = {"rp2040js": _rp2040, "micropython": _micropython, "process": _process}
+COMMANDS: dict[str, Callable[[Target, Path, int], tuple[list[str], str]]] = {
+    "rp2040js": _rp2040,
+    "micropython": _micropython,
+    "process": _process,
+    "linux": _linux,
+}
