@@ -79,14 +79,14 @@ def _linear(g: Graph, k: int, layer: AnyLayer, x: str) -> str:
     assert isinstance(layer, (Layer, Conv))
     bias = g.floats(f"a bias of layer {k}", layer.bias)
     if isinstance(layer, Conv):
-        return conv(g, layer, x, g.floats(f"a weight of layer {k}", layer.weight), bias)
+        return conv(g, layer, g.reshape(x, *layer.shape), g.floats(f"a weight of layer {k}", layer.weight), bias)
     return g.emit("Add", g.emit("MatMul", x, g.floats(f"a weight of layer {k}", layer.weight.T)), bias)
 
 
 def conv(g: Graph, layer: Conv, x: str, weight: str, bias: str) -> str:
-    """A convolution, flat to flat, of a named weight and bias."""
+    """A convolution of an image by a named weight and bias, to a flat result."""
     attributes = {"strides": layer.stride, "pads": layer.padding, "group": layer.shape[0] if layer.depthwise else 1}
-    y = g.emit("Conv", g.reshape(x, *layer.shape), weight, bias, kernel_shape=layer.weight.shape[2:], **attributes)
+    y = g.emit("Conv", x, weight, bias, kernel_shape=layer.weight.shape[2:], **attributes)
     return g.reshape(y, layer.n_out)
 
 

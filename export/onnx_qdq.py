@@ -175,10 +175,10 @@ def _product(g: Graph, layer: Layer | Conv, seen: Floats, x: str) -> str:
     coded = replace(layer, weight=weights.values)
     error = layer.linear(seen) - coded.linear(_coded(seen, step))
     bias = g.floats("a layer's bias", layer.bias + error.reshape(len(seen), len(layer.bias), -1).mean((0, 2)))
-    x = _quantised(g, x, step)
     if isinstance(layer, Conv):
+        x = _quantised(g, g.reshape(x, *layer.shape), step)
         return onnx_float.conv(g, layer, x, _constant(g, weights, transposed=False), bias)
-    return g.emit("Add", g.emit("MatMul", x, _constant(g, weights, transposed=True)), bias)
+    return g.emit("Add", g.emit("MatMul", _quantised(g, x, step), _constant(g, weights, transposed=True)), bias)
 
 
 def _cell(g: Graph, layer: Recurrent, seen: Floats, x: str, memory: str) -> tuple[str, str]:

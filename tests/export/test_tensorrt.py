@@ -75,7 +75,7 @@ def test_a_zero_point_is_refused_with_the_parsers_words() -> None:
     step, zero = g.floats("a scale", 0.1), g.constant(3, np.int8)
     x = g.emit("DequantizeLinear", g.emit("QuantizeLinear", g.input("observation", np.float32, 4), step, zero), step, zero)
     g.output("action", x, np.float32, 4)
-    with pytest.raises(Unsupported, match="TensorRT refuses the model: .*zero"):
+    with pytest.raises(Unsupported, match=r"TensorRT refuses the model: .*zero"):
         tensorrt.build(g.model("asymmetric", samples.many_channels(), {}))
 
 
