@@ -31,8 +31,8 @@ def policy(kind: str, head: str = "clip", activation: str = "relu", seed: int = 
     rng = np.random.default_rng(seed)
     c = contract(head)
     layers = _layers(kind, activation, rng)
-    width = layers[-1].n_out
-    layers = [*layers, Layer(rng.standard_normal((c.n_outputs, width)) * 1.5 / np.sqrt(width), rng.standard_normal(c.n_outputs) * 0.1, "none")]
+    gain = (0.4 if kind == "max" else 1.5) / np.sqrt(layers[-1].n_out)  # actions inside their range most of the time
+    layers = [*layers, _dense(rng, layers[-1].n_out, c.n_outputs, "none", gain)]
     low, high = np.array([ch.low for ch in c.observations]), np.array([ch.high for ch in c.observations])
     return Policy(c, tuple(layers), Normalizer((low + high) / 2, (high - low) / 4, 5.0), Head(head, np.full(3, 500.0), np.full(3, 1500.0)))
 
@@ -64,8 +64,9 @@ def _layers(kind: str, activation: str, rng: np.random.Generator) -> list[AnyLay
     return [_dense(rng, WIDTH, 10, activation), _cell(rng, kind, 10, 8)]
 
 
-def _dense(rng: np.random.Generator, inputs: int, outputs: int, activation: str) -> Layer:
-    return Layer(rng.standard_normal((outputs, inputs)) * 1.3 / np.sqrt(inputs), rng.standard_normal(outputs) * 0.1, activation)
+def _dense(rng: np.random.Generator, inputs: int, outputs: int, activation: str, gain: float | None = None) -> Layer:
+    gain = 1.3 / np.sqrt(inputs) if gain is None else gain
+    return Layer(rng.standard_normal((outputs, inputs)) * gain, rng.standard_normal(outputs) * 0.1, activation)
 
 
 def _conv(
