@@ -302,7 +302,8 @@ def restore(about: Any, tensors: dict[str, Floats]) -> AnyLayer:
     """
     if not isinstance(about, dict) or about.get("layer") not in KINDS:
         raise InvalidInput(f"unknown layer {about!r}: one of {', '.join(KINDS)}")
+    parts: dict[str, Any] = {key: value for key, value in about.items() if key != "layer"} | tensors
     try:
-        return KINDS[about["layer"]](**{key: value for key, value in about.items() if key != "layer"}, **tensors)
+        return KINDS[about["layer"]](**parts)
     except TypeError as error:
         raise InvalidInput(f"a {about['layer']} layer has other fields: {error}") from None

@@ -14,7 +14,7 @@ from puffer_edge.errors import ContractError, InvalidInput
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
-from puffer_edge.spaces import Ints
+from puffer_edge.spaces import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,12 @@ class Proposer(Protocol):
         """What it observes and drives."""
         ...
 
-    def run(self, observation: Ints) -> Ints:
-        """(rows, n) int32 observations to (rows, m) int32 proposed actions."""
+    def start(self, rows: int) -> Any:
+        """(rows, memory) cleared memory."""
+        ...
+
+    def step(self, observation: Ints, memory: Any) -> tuple[Ints, Any]:
+        """(rows, n) int32 observations and the memory to (rows, m) int32 proposed actions and the next memory."""
         ...
 
 
@@ -62,10 +66,19 @@ class InFloat:
         """The policy's contract."""
         return self.policy.contract
 
-    def run(self, observation: Ints) -> Ints:
-        """(rows, n) int32 observations to (rows, m) int32 actions, by float64."""
+    def start(self, rows: int) -> Floats:
+        """(rows, memory) zeros."""
+        return np.zeros((rows, self.policy.memory))
+
+    def step(self, observation: Ints, memory: Floats) -> tuple[Ints, Floats]:
+        """(rows, n) int32 observations and the memory to (rows, m) int32 actions and the next memory, by float64."""
         c = self.policy.contract
-        return c.fixed_action(self.policy.act(c.physical_observation(observation)))
+        action, after = self.policy.act_step(c.physical_observation(observation), memory)
+        return c.fixed_action(action), after
+
+    def run(self, observation: Ints) -> Ints:
+        """(rows, n) int32 observations to (rows, m) int32 actions, from cleared memory."""
+        return self.step(observation, self.start(len(observation)))[0]
 
 
 class Runner:
@@ -90,6 +103,7 @@ class Runner:
         self.last: Ints = np.zeros((rows, c.n_observations), np.int32)
         self.phase: Ints = np.zeros(rows, np.int32)
         self.stale: Ints = np.zeros(rows, np.int32)
+        self.memory = program.start(rows)
         self.reset()
 
     def reset(self, mask: npt.NDArray[np.bool_] | None = None) -> None:
@@ -99,6 +113,7 @@ class Runner:
         self.held[rows] = self.contract.action_safe
         self.last[rows] = 0
         self.phase[rows] = 0
+        self.memory[rows] = 0
         self.stale[rows] = self.contract.staleness_limit + 1
 
     def tick(self, observation: npt.ArrayLike, step_flags: Any = 0, digest: bool = True) -> Tick:
@@ -130,7 +145,7 @@ class Runner:
         fallback = invalid | stale
         ran = good & (self.phase == 0)
         if ran.any():
-            self.held[ran] = self.program.run(self.last[ran])
+            self.held[ran], self.memory[ran] = self.program.step(self.last[ran], self.memory[ran])
         self.phase = ((self.phase + 1) % c.policy_divider).astype(np.int32)
         raw = np.where(fallback[:, None], c.action_safe, self.held).astype(np.int32)
         applied, stages = self.shield.apply(self.last, raw, self.previous, fallback.astype(np.int32))
@@ -143,6 +158,7 @@ class Runner:
         return Tick(raw, applied, outcome, self.state_digests() if digest else np.zeros(self.rows, np.uint32))
 
     def state_digests(self) -> npt.NDArray[np.uint32]:
-        """(rows,) CRC-32 of each row's state."""
+        """(rows,) CRC-32 of each row's state; a float policy's memory is not in it."""
         state = np.concatenate([self.previous, self.held, self.last, self.phase[:, None], self.stale[:, None]], 1).astype("<i4")
-        return np.array([zlib.crc32(row.tobytes()) for row in state], np.uint32)
+        memory = self.memory.astype("<i2") if self.memory.dtype == np.int16 else self.memory[:, :0]
+        return np.array([zlib.crc32(kept.tobytes(), zlib.crc32(row.tobytes())) for row, kept in zip(state, memory)], np.uint32)

@@ -29,6 +29,22 @@ def requantise(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide
     return result
 
 
+def rescale(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide:
+    """``requantise``; or, without multipliers (an empty array: scales that are powers of two), its second rounding alone.
+
+    Args:
+        a: int64 values within ±(2^31 − 1).
+        multiplier: as of ``requantise``, or empty.
+        shift: right shifts; in 0 … 31 where there are no multipliers.
+    """
+    if np.size(multiplier):
+        return requantise(a, multiplier, shift)
+    s = np.asarray(shift, np.int64)
+    half = np.where(s > 0, np.int64(1) << np.maximum(s - 1, 0), 0)
+    result: Wide = np.where(s > 0, (a + half - (a < 0)) >> s, a)
+    return result
+
+
 def multiplier_and_shift(factor: float) -> tuple[int, int]:
     """A positive real factor as multiplier and right shift (TFLite's QuantizeMultiplier).
 

@@ -30,9 +30,13 @@ class Echo:
 
     contract: Contract
 
-    def run(self, observation: np.ndarray) -> np.ndarray:
+    def start(self, rows: int) -> np.ndarray:
+        """No memory."""
+        return np.zeros((rows, 0), np.int16)
+
+    def step(self, observation: np.ndarray, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows, n) to (rows, 1)."""
-        return observation[:, :1]
+        return observation[:, :1], memory
 
 
 def runner(shield: Shield | None = None, rows: int = 1, **changes) -> Runner:
@@ -207,6 +211,7 @@ class Plain:
         c = self.c
         self.previous, self.held, self.last = c.action_initial.tolist(), c.action_safe.tolist(), [0] * c.n_observations
         self.phase, self.stale = 0, c.staleness_limit + 1
+        self.memory = self.program.start(1)
 
     def tick(self, observation: list[int], flags: int) -> tuple[list[int], list[int], int, int]:
         c = self.c
@@ -223,7 +228,8 @@ class Plain:
         stale = self.stale > c.staleness_limit
         outcome |= p.STALE if stale else 0
         if good and self.phase == 0:
-            self.held = self.program.run(np.array([self.last], np.int32))[0].tolist()
+            held, self.memory = self.program.step(np.array([self.last], np.int32), self.memory)
+            self.held = held[0].tolist()
             outcome |= p.POLICY_RAN
         self.phase = (self.phase + 1) % c.policy_divider
         raw = c.action_safe.tolist() if invalid or stale else self.held
@@ -232,6 +238,7 @@ class Plain:
         self.previous = [min(max(a, int(lo)), int(hi)) for a, lo, hi in zip(applied, c.action_low, c.action_high)]
         reasons = stages | (p.REASON_INVALID if invalid else p.REASON_STALE if stale else 0)
         state = zlib.crc32(struct.pack(f"<{len(raw) * 2 + len(x) + 2}i", *self.previous, *self.held, *self.last, self.phase, self.stale))
+        state = zlib.crc32(struct.pack(f"<{self.memory.size}h", *self.memory[0].tolist()), state)
         return list(raw), self.previous, outcome | reasons << 16, state
 
 

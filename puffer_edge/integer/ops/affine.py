@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from puffer_edge.errors import BundleError, RangeError
-from puffer_edge.integer.ops import Array, Header, Reader, check_int32, check_scale, packed
+from puffer_edge.integer.ops import Array, Header, Op, Reader, check_int32, check_scale, packed
 from puffer_edge.integer.rounding import clamp, requantise
 from puffer_edge.spaces import ACTION_LIMIT
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
+class Affine(Op):
     """``clamp(requantise(x) + offset, low, high)``.
 
     Attributes:
@@ -26,6 +26,8 @@ class Affine:
     """
 
     KIND: ClassVar[int] = 6
+    in_bytes = 2
+    out_bytes = 4
 
     multiplier: Array
     shift: Array
@@ -42,12 +44,8 @@ class Affine:
         return len(self.offset)
 
     @property
-    def macs(self) -> int:
+    def requantises(self) -> int:
         return self.n_in
-
-    @property
-    def out_bytes(self) -> int:
-        return 4
 
     def check(self) -> None:
         check_scale("action map", self.multiplier, self.shift, -15)

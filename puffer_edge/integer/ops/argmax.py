@@ -8,12 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from puffer_edge.errors import BundleError, RangeError
-from puffer_edge.integer.ops import Array, Header, Reader, packed
+from puffer_edge.integer.ops import Array, Header, Op, Reader, packed
 from puffer_edge.spaces import ACTION_LIMIT
 
 
 @dataclass(frozen=True, eq=False)
-class Argmax:
+class Argmax(Op):
     """``levels[argmax(x)]``, first index on ties.
 
     Attributes:
@@ -21,6 +21,8 @@ class Argmax:
     """
 
     KIND: ClassVar[int] = 5
+    in_bytes = 2
+    out_bytes = 4
 
     levels: Array
 
@@ -31,14 +33,6 @@ class Argmax:
     @property
     def n_out(self) -> int:
         return int(self.levels.shape[1])
-
-    @property
-    def macs(self) -> int:
-        return 0
-
-    @property
-    def out_bytes(self) -> int:
-        return 4
 
     def check(self) -> None:
         if (np.abs(self.levels.astype(np.int64)) > ACTION_LIMIT).any():

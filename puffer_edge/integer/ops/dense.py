@@ -1,4 +1,4 @@
-"""Dense layer: int8 × int8 into int32, requantised to int8, or to int16 in front of a head; ReLU is the lower clamp."""
+"""Dense layer: int8 or int16 times int8 or 4-bit weights into int32, rescaled to int8 or int16; ReLU is the lower clamp."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ from typing import ClassVar
 
 import numpy as np
 
-from puffer_edge.errors import BundleError
-from puffer_edge.integer.ops import Array, Header, Reader, check_int32, check_scale, packed
-from puffer_edge.integer.rounding import clamp, multiplier_and_shift, requantise
+from puffer_edge.errors import BundleError, RangeError
+from puffer_edge.integer.ops import (
+    INT4,
+    INT8_RANGE,
+    INT16_RANGE,
+    SHIFT,
+    X16,
+    Array,
+    Header,
+    Op,
+    Reader,
+    check_int32,
+    check_scale,
+    exact_dot,
+    pack_rows,
+    packed,
+    reach_of,
+    read_rows,
+)
+from puffer_edge.integer.rounding import clamp, multiplier_and_shift, rescale
 from puffer_edge.spaces import Floats
 
 WIDE = 1
@@ -52,20 +69,22 @@ class Scales:
 
 
 @dataclass(frozen=True, eq=False)
-class Dense:
-    """``clamp(requantise(bias + weight @ x) + zero, low, high)``.
+class Dense(Op):
+    """``clamp(rescale(bias + weight @ x) + zero, low, high)``.
 
     Attributes:
         weight: (outputs, inputs) int8.
         bias: (outputs,) int32, with the input's zero point folded in.
-        multiplier: (outputs,) int32.
+        multiplier: (outputs,) int32; empty where all scales are powers of two.
         shift: (outputs,) right shifts, not negative.
         zero: zero point of the result.
         low: lowest result; equal to ``zero`` for a ReLU.
         high: highest result.
-        wide: int16 output from the lifted accumulator.
+        wide: int8 input, int16 output from the lifted accumulator.
         zero_in: zero point of the input, already folded into the bias; kept for formats that write it out.
         scales: what the multipliers were made from, for the same formats; not packed, so None in a program that was read back.
+        x16: int16 input and output.
+        bits: of a packed weight, 8 or 4.
     """
 
     KIND: ClassVar[int] = 2
@@ -80,6 +99,8 @@ class Dense:
     wide: bool = False
     zero_in: int = 0
     scales: Scales | None = None
+    x16: bool = False
+    bits: int = 8
 
     @property
     def n_in(self) -> int:
@@ -94,45 +115,45 @@ class Dense:
         return self.n_in * self.n_out
 
     @property
-    def out_bytes(self) -> int:
-        return 2 if self.wide else 1
+    def requantises(self) -> int:
+        return self.n_out
 
     @property
-    def stride(self) -> int:
-        """Bytes of a packed row of weights: the inputs rounded up to 4."""
-        return -(-self.n_in // 4) * 4
+    def in_bytes(self) -> int:
+        return 2 if self.x16 else 1
+
+    @property
+    def out_bytes(self) -> int:
+        return 2 if self.wide or self.x16 else 1
 
     def check(self) -> None:
         check_scale("dense layer", self.multiplier, self.shift, 0)
-        w = self.weight.astype(np.int64)
-        high = self.bias + np.maximum(w * 127, w * -128).sum(1)
-        low = self.bias + np.minimum(w * 127, w * -128).sum(1)
+        if self.bits not in (4, 8) or (self.bits == 4 and (self.x16 or np.abs(self.weight.astype(int)).max() > 7)) or (self.wide and self.x16):
+            raise RangeError("a dense layer has weights of 8 bits, or of 4 (-7 to 7) on int8 input, and either int16 input or a lifted sum")
+        low, high = reach_of(self.weight, self.bias, INT16_RANGE if self.x16 else INT8_RANGE)
         lift = LIFT if self.wide else 0
         check_int32("the accumulator of a dense layer", low << lift, high << lift)
 
     def run(self, x: Array) -> Array:
-        # float64 products and sums below 2^53 are exact integers, and fast
-        total = (x.astype(np.float64) @ self.weight.astype(np.float64).T).astype(np.int64) + self.bias
+        total = exact_dot(x, self.weight) + self.bias
         total = total << LIFT if self.wide else total
-        result = clamp(requantise(total, self.multiplier, self.shift) + self.zero, self.low, self.high)
-        narrow: Array = result.astype(np.int16 if self.wide else np.int8)
+        result = clamp(rescale(total, self.multiplier, self.shift) + self.zero, self.low, self.high)
+        narrow: Array = result.astype(np.int16 if self.out_bytes == 2 else np.int8)
         return narrow
 
     def pack(self) -> bytes:
-        rows = np.zeros((self.n_out, self.stride), np.int8)
-        rows[:, : self.n_in] = self.weight
-        header = Header(self.KIND, WIDE if self.wide else 0, self.n_in, self.n_out, self.zero, self.low, self.high)
-        return packed(header, ("<i4", self.bias), ("<i4", self.multiplier), ("u1", self.shift), ("i1", rows))
+        flags = (WIDE if self.wide else 0) | (X16 if self.x16 else 0) | (INT4 if self.bits == 4 else 0) | (0 if len(self.multiplier) else SHIFT)
+        header = Header(self.KIND, flags, self.n_in, self.n_out, self.zero, self.low, self.high)
+        return packed(header, ("<i4", self.bias), ("<i4", self.multiplier), ("u1", self.shift), ("i1", pack_rows(self.weight, self.bits)))
 
     @staticmethod
     def unpack(h: Header, reader: Reader) -> Dense:
         """The rest of a packed dense layer."""
-        bound = 32768 if h.flags & WIDE else 128
-        if h.flags & ~WIDE or not -bound <= h.low <= h.high < bound or not -bound <= h.zero < bound:
+        wide, x16, bits = bool(h.flags & WIDE), bool(h.flags & X16), 4 if h.flags & INT4 else 8
+        bound = 32768 if wide or x16 else 128
+        if h.flags & ~(WIDE | X16 | INT4 | SHIFT) or not -bound <= h.low <= h.high < bound or not -bound <= h.zero < bound:
             raise BundleError("a dense layer's header is inconsistent")
-        bias, multiplier = reader.array("<i4", h.n_out), reader.array("<i4", h.n_out)
+        bias, multiplier = reader.array("<i4", h.n_out), reader.array("<i4", 0 if h.flags & SHIFT else h.n_out)
         shift = reader.array("u1", h.n_out).astype(np.int64)
-        rows = reader.array("i1", h.n_out, -(-h.n_in // 4) * 4)
-        if rows[:, h.n_in :].any():
-            raise BundleError("a dense layer's padding is not zero")
-        return Dense(rows[:, : h.n_in], bias, multiplier, shift, h.zero, h.low, h.high, bool(h.flags & WIDE))
+        weight = read_rows(reader, h.n_out, h.n_in, bits)
+        return Dense(weight, bias, multiplier, shift, h.zero, h.low, h.high, wide, x16=x16, bits=bits)

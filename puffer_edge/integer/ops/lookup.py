@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from puffer_edge.errors import BundleError, RangeError
-from puffer_edge.integer.ops import Array, Header, Reader, packed
+from puffer_edge.integer.ops import Array, Header, Op, Reader, packed
 
 
 @dataclass(frozen=True, eq=False)
-class Lookup:
+class Lookup(Op):
     """``table[x + 128]``.
 
     Attributes:
@@ -34,12 +34,8 @@ class Lookup:
         return self.width
 
     @property
-    def macs(self) -> int:
-        return 0
-
-    @property
-    def out_bytes(self) -> int:
-        return 1
+    def lookups(self) -> int:
+        return self.width
 
     def check(self) -> None:
         if self.table.shape != (256,):

@@ -8,14 +8,14 @@ from typing import ClassVar
 import numpy as np
 
 from puffer_edge.errors import BundleError, RangeError
-from puffer_edge.integer.ops import Array, Header, Reader, packed
+from puffer_edge.integer.ops import Array, Header, Op, Reader, packed
 
 TANH_SCALE = 2.0**-12
 """Scale of the int16 that goes into the tanh head: ±8 covers it to one part in 2^15."""
 
 
 @dataclass(frozen=True, eq=False)
-class Lookup16:
+class Lookup16(Op):
     """``b + (((table[k + 1] − b)·(x & 127) + 64) >> 7)`` with ``k = (x >> 7) + 256`` and ``b = table[k]``.
 
     Attributes:
@@ -24,6 +24,8 @@ class Lookup16:
     """
 
     KIND: ClassVar[int] = 4
+    in_bytes = 2
+    out_bytes = 2
 
     table: Array
     width: int
@@ -37,12 +39,8 @@ class Lookup16:
         return self.width
 
     @property
-    def macs(self) -> int:
-        return 0
-
-    @property
-    def out_bytes(self) -> int:
-        return 2
+    def lookups(self) -> int:
+        return self.width
 
     def check(self) -> None:
         if self.table.shape != (513,):
