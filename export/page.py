@@ -39,6 +39,35 @@ def first_time(source: Source) -> str:
     return "".join(ways)
 
 
+def cost_rows(cost: Mapping[str, Any]) -> str:
+    """Work and bytes, a row each."""
+    return "".join(f"<tr><th>{key.replace('_', ' ')}</th><td>{value:,}</td></tr>" for key, value in cost.items() if key != "ticks")
+
+
+def tick_rows(cost: Mapping[str, Any]) -> str:
+    """The predicted time of a tick, a table with a row for each engine; words where nothing is predicted."""
+    if not cost["ticks"]:
+        return "<p>The time of a tick is not predicted for this target.</p>"
+    head = "<tr><th>engine</th><th>MHz</th><th>µs a tick</th><th>flash cache cold</th><th>of the period</th><th></th></tr>"
+    rows = "".join(
+        f"<tr><td>{t['engine']}</td><td>{t['clock_mhz']}</td><td>{t['us']:,}</td><td>{t['cold_us']:,}</td>"
+        f"<td>{t['share_of_period']:.1%}</td><td>{t['label']}</td></tr>"
+        for t in cost["ticks"]
+    )
+    return f"<table>{head}{rows}</table><p>Predicted, not timed on a board; what lies outside the tick (sensors, link) is not in it.</p>"
+
+
+def tick_words(cost: Mapping[str, Any]) -> list[str]:
+    """The same for a terminal, a line for each engine."""
+    lines = []
+    for t in cost["ticks"]:
+        cold = f", {t['cold_us']:,} with a cold flash cache" if t["cold_us"] != t["us"] else ""
+        lines.append(
+            f"{t['us']:,} µs a tick{cold}, {t['share_of_period']:.1%} of the period ({t['label']}, engine {t['engine']}, {t['clock_mhz']} MHz)"
+        )
+    return lines or ["the time of a tick is not predicted for this target"]
+
+
 def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
     """One self-contained HTML page."""
     contract, target, shield = source.policy.contract, source.target, source.image.shield
@@ -51,7 +80,7 @@ def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
         f"<td>{ch.fraction_bits}</td><td>{ch.safe:g}</td><td>{ch.initial:g}</td></tr>"
         for j, ch in enumerate(contract.actions)
     )
-    cost = "".join(f"<tr><th>{key.replace('_', ' ')}</th><td>{value:,}</td></tr>" for key, value in manifest["cost"].items())
+    cost, ticks = cost_rows(manifest["cost"]), tick_rows(manifest["cost"])
     digests = "".join(f"<tr><th>{key}</th><td><code>{value}</code></td></tr>" for key, value in manifest["digests"].items())
     left_out = "".join(f"<p>{name} was left out: {html.escape(why)}</p>" for name, why in manifest["left_out"].items())
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
@@ -66,7 +95,7 @@ after more than {contract.staleness_limit} tick(s) without an observation the sa
 <table><tr><th></th><th>observation</th><th>unit</th><th>range</th><th>fraction bits</th></tr>{observations}</table>
 <table><tr><th></th><th>action</th><th>unit</th><th>range</th><th>fraction bits</th><th>safe</th><th>initial</th></tr>{actions}</table>
 <h2>Integers</h2>
-<p>{agreement(manifest["calibration"], contract.head)}.</p><table>{cost}</table>
+<p>{agreement(manifest["calibration"], contract.head)}.</p><table>{cost}</table>{ticks}
 <h2>Shield: {", ".join(shield.stages) or "none"}</h2>
 <pre>{html.escape(shield.to_c(f"{source.name}_shield"))}</pre>
 <h2>Digests</h2><table>{digests}</table></html>

@@ -1,0 +1,244 @@
+"""Prices of a tick, core by core: fitted to what emulators count, and compared with nets that were not fitted.
+
+- *rp2040*: the shipped firmware on the emulated chip; cycles are those that the firmware itself counts, network and shield.
+- *other Arm cores and rv32imc*: the same C sources in an instruction emulator (``benchmarks/instructions.py``); instructions, loads
+  and taken branches are counted, cycles modelled from them.
+- *MicroPython*: the whole runtime in MicroPython's own QEMU port (``benchmarks/micropython_ticks.py`` says how to build it);
+  instructions are counted, and cycles modelled by one number of cycles an instruction for each core.
+
+Each tick that is counted is also compared with the reference. ``--write`` puts the fitted prices into ``targets/cores``; the files
+keep what the script does not fit. A fit is least squares on relative errors, no price below zero.
+
+python benchmarks/cost_model.py [--cores cortex-m0plus rv32imc …] [--micropython ports/qemu] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import instructions
+import micropython_ticks
+import numpy as np
+import numpy.typing as npt
+from record import save, show
+
+from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
+from puffer_edge.device import cost
+from puffer_edge.device import target as targets
+from puffer_edge.device.board import open_simulator
+from puffer_edge.firmware.shared import protocol
+from puffer_edge.integer import vectors
+from puffer_edge.integer.image import Image
+from puffer_edge.integer.quantize import quantize
+from puffer_edge.integer.shield import Shield
+from puffer_edge.integer.vectors import Vectors
+from puffer_edge.policy import Head, Layer, Normalizer, Policy
+
+CORES = Path(__file__).parents[1] / "targets" / "cores"
+STEPS = 8
+EMULATED = "cortex-m0plus"
+"""The core whose chip is emulated whole."""
+LIKE = {"rv32imc": ("xtensa-lx6", "xtensa-lx7")}
+"""Cores that no emulator here counts, and have another's prices; their files say why."""
+CYCLES_PER_INSTRUCTION = {
+    "cortex-m0plus": ("armv7m", 1.7),
+    "cortex-m4": ("armv7m", 1.6),
+    "cortex-m33": ("armv7m", 1.6),
+    "cortex-m7": ("armv7m", 1.0),
+    "rv32imc": ("rv32imc", 1.5),
+    "xtensa-lx6": ("rv32imc", 1.25),
+    "xtensa-lx7": ("rv32imc", 1.25),
+}
+"""MicroPython: cycles of a core for one instruction counted on another; each core's file says where the number comes from."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """A policy of random weights.
+
+    Attributes:
+        observations: how many.
+        actions: how many.
+        hidden: widths.
+        activation: of the hidden layers.
+        head: kind.
+        stages: of the shield, by name.
+        choices: of a discrete head.
+    """
+
+    observations: int
+    actions: int
+    hidden: tuple[int, ...]
+    activation: str = "relu"
+    head: str = "clip"
+    stages: tuple[str, ...] = ("slew", "limit")
+    choices: int = 5
+
+    @property
+    def name(self) -> str:
+        """Sizes and what is in it, in one word."""
+        widths = "x".join(str(w) for w in (self.observations, *self.hidden, self.actions))
+        return f"{widths} {self.activation} {self.head} {'+'.join(self.stages) or 'unshielded'}"
+
+
+FITTED = (
+    Net(4, 1, (8, 8)),
+    Net(4, 1, (64, 64), stages=()),
+    Net(4, 2, (32, 16), "tanh", "tanh"),
+    Net(8, 3, (16,), stages=("limit",)),
+    Net(3, 1, (48, 48), "tanh"),
+    Net(16, 4, (24, 24), "relu", "tanh", ()),
+    Net(6, 1, (32, 32), "relu", "discrete"),
+    Net(6, 1, (12,), "tanh", "discrete", ()),
+    Net(24, 6, (40,), "tanh", "clip"),
+    Net(8, 8, (8, 8, 8, 8)),
+    Net(32, 2, (64,), stages=()),
+    Net(4, 1, (64,), "tanh", "discrete", ("limit",)),
+    Net(4, 1, (8,) * 6),
+    Net(4, 1, (16,) * 5, "tanh", stages=()),
+    Net(4, 1, (64, 64), "tanh", stages=()),
+    Net(8, 1, (16,), "relu", "discrete", (), choices=24),
+    Net(8, 2, (24, 24), "tanh", "discrete", ("limit",), choices=12),
+    Net(40, 1, (8,), stages=()),
+    Net(4, 12, (32,), "relu", "tanh", ("slew", "limit")),
+    Net(4, 12, (32,), "relu", "clip", ()),
+    Net(12, 1, (128, 32), stages=("limit",)),
+    Net(2, 1, (4,), stages=()),
+)
+HELD_OUT = (
+    Net(4, 1, (64, 64)),
+    Net(3, 1, (64, 64), "tanh", "tanh"),
+    Net(4, 1, (64, 64), "relu", "discrete"),
+    Net(12, 4, (32, 32)),
+    Net(6, 2, (16, 16), "tanh", "tanh", ()),
+    Net(17, 6, (128, 64), "relu", "tanh"),
+)
+
+
+def make(net: Net) -> tuple[Image, Vectors]:
+    """Such a policy in integers, behind its shield, and steps to run."""
+    rng = np.random.default_rng(net.observations * 1000 + sum(net.hidden))
+    observations = tuple(ObservationChannel(f"o{i}", "1", -1.0 - i, 1.0 + i) for i in range(net.observations))
+    actions = tuple(ActionChannel(f"a{j}", "1", -10.0, 10.0, 0.0, 0.0) for j in range(net.actions))
+    levels = tuple(tuple(20.0 * k / (net.choices - 1) - 10.0 for _ in actions) for k in range(net.choices)) if net.head == "discrete" else ()
+    c = Contract("cost", observations, actions, net.head, 50.0, levels, policy_divider=1, staleness_limit=2)
+    widths = (net.observations, *net.hidden, c.n_outputs)
+    layers = tuple(
+        Layer(rng.standard_normal((o, i)) * 1.3 / np.sqrt(i), rng.standard_normal(o) * 0.1, net.activation if k < len(net.hidden) else "none")
+        for k, (i, o) in enumerate(zip(widths, widths[1:]))
+    )
+    high = np.array([channel.high for channel in observations])
+    policy = Policy(c, layers, Normalizer(0 * high, high / 2), Head(net.head, np.full(net.actions, 10.0), np.zeros(net.actions)))
+    seen = rng.uniform(-high, high, (500, net.observations))
+    stages = {"slew": {"stage": "slew", "per_second": {a.name: 200.0 for a in actions}}, "limit": {"stage": "limit"}}
+    program, shield = quantize(policy, seen), Shield.build(c, [stages[name] for name in net.stages])
+    steps = vectors.make(program, shield, c.observe(seen)[0], steps=32)
+    return Image(c, program, shield, steps.head(4)), steps
+
+
+def on_rp2040(image: Image, steps: Vectors) -> float:
+    """Cycles of network and shield on the emulated chip, as its firmware counts them; every reply is compared."""
+    found = []
+    with open_simulator(targets.load("rp2040")) as board:
+        board.install(image.data)
+        for k in range(STEPS):
+            reply = board.replay(steps.observation[k], int(steps.flags[k]))
+            if (reply.outcome, reply.applied.tolist()) != (int(steps.outcome[k]), steps.applied[k].tolist()):
+                raise AssertionError(f"step {k} of the emulated RP2040 differs from the reference")
+            if reply.outcome & protocol.POLICY_RAN:
+                found.append(reply.cycles_policy + reply.cycles_shield)
+    return float(np.mean(found))
+
+
+def fit(rows: Sequence[cost.Work], cycles: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Prices that are not negative and give the least relative error, for the kinds of work that occur."""
+    kinds = [kind for kind in cost.KINDS if any(getattr(row, kind) for row in rows)]
+    a = np.array([[getattr(row, kind) for kind in kinds] for row in rows], np.float64) / cycles[:, None]
+    free = list(range(len(kinds)))
+    while True:
+        found = np.linalg.lstsq(a[:, free], np.ones(len(rows)), rcond=None)[0]
+        if found.min() >= 0:
+            return {kind: round(float(found[free.index(k)]), 3) if k in free else 0.0 for k, kind in enumerate(kinds)}
+        free.remove(free[int(found.argmin())])
+
+
+def in_core(core: instructions.Core, image: Image, steps: Vectors) -> float:
+    """Modelled cycles of a tick of the C engine in an emulated core."""
+    return instructions.Engine(core, image).ticks(steps, STEPS).cycles(core)
+
+
+def write(core: str, engine: str, numbers: dict[str, float]) -> None:
+    """Put numbers into an engine's table of a core's file; other lines stay."""
+    path = CORES / f"{core}.toml"
+    text = path.read_text()
+    start = text.index(f"[{engine}]\n")
+    end = text.find("\n[", start)
+    part, rest = (text[start:end].rstrip("\n"), f"\n{text[end:]}") if end >= 0 else (text[start:].rstrip("\n"), "\n")
+    for kind, value in numbers.items():
+        line = f"{kind} = {value:.6g}"
+        part, done = re.subn(rf"^{kind} = .*$", line, part, flags=re.MULTILINE)
+        part += "" if done else f"\n{line}"
+    path.write_text(text[:start] + part + rest)
+
+
+def compare(name: str, label: str, counter: Callable[[Image, Vectors], float]) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Count the fitted and the held-out nets, fit, and print the one beside the other."""
+    work, counted = [], []
+    for net in (*FITTED, *HELD_OUT):
+        image, steps = make(net)
+        work.append(cost.work(image.program, image.shield))
+        counted.append(counter(image, steps))
+    prices = fit(work[: len(FITTED)], np.array(counted[: len(FITTED)]))
+    rows = []
+    for k, (net, done, value) in enumerate(zip((*FITTED, *HELD_OUT), work, counted)):
+        predicted = sum(getattr(done, kind) * price for kind, price in prices.items())
+        rows.append({"net": net.name, "fitted": k < len(FITTED), "counted": round(value), "predicted": round(predicted)})
+        rows[-1]["error"] = round(predicted / value - 1, 4)
+    show(f"{name}, {label}: a unit of each work", [prices])
+    show(f"{name}, {label}: nets that the fit has not seen", [row for row in rows if not row["fitted"]])
+    return prices, [{"on": name, "label": label, **row} for row in rows]
+
+
+def main() -> None:
+    """Count, fit, compare, save."""
+    names = [core.name for core in instructions.CORES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", nargs="*", choices=names, default=names)
+    parser.add_argument("--micropython", type=Path, help="MicroPython's ports/qemu, with both firmwares built")
+    parser.add_argument("--write", action="store_true", help="put the prices into targets/cores")
+    options = parser.parse_args()
+    results: list[dict[str, Any]] = []
+    for core in instructions.CORES:
+        if core.name in options.cores:
+            counter = on_rp2040 if core.name == EMULATED else partial(in_core, core)
+            label = "emulated cycles" if core.name == EMULATED else "modelled cycles"
+            prices, rows = compare(core.name, label, counter)
+            results += rows
+            for name in (core.name, *LIKE.get(core.name, ())) if options.write else ():
+                write(name, "c", {"code_bytes": instructions.code_bytes(core), **prices})
+    for machine in (micropython_ticks.CORTEX_M3, micropython_ticks.RV32) if options.micropython else ():
+        firmware = options.micropython / f"build-{machine.board}" / "firmware.elf"
+        prices, rows = compare(f"MicroPython on {machine.core}", "emulated instructions", partial(micropython_ticks.count, machine, firmware))
+        results += rows
+        for core_name, (like, per_instruction) in CYCLES_PER_INSTRUCTION.items():
+            if options.write and like == machine.core:
+                write(core_name, "micropython", {kind: round(price * per_instruction, 3) for kind, price in prices.items()})
+    worst: dict[str, float] = {}
+    for row in results:
+        if not row["fitted"]:
+            worst[row["on"]] = max(worst.get(row["on"], 0.0), abs(row["error"]))
+    save(
+        "cost_model",
+        settings={"steps": STEPS, "worst_error_of_nets_not_fitted": worst, "cycles_per_instruction": CYCLES_PER_INSTRUCTION},
+        rows=results,
+    )
+
+
+if __name__ == "__main__":
+    main()

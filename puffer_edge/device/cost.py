@@ -1,0 +1,263 @@
+"""What a tick costs on a target: the work in it, counted; the price of each kind of work on a core, from ``targets/cores``; their product.
+
+Nothing here was timed on a board unless a price is labelled ``measured``. ``emulated``: cycles of an emulator that knows the chip.
+``modelled``: instructions counted or estimated, and cycles computed from them. A prediction has the weakest label among its prices.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+from puffer_edge import find
+from puffer_edge.device.target import Target
+from puffer_edge.errors import InvalidInput
+from puffer_edge.integer.ops.affine import Affine
+from puffer_edge.integer.ops.dense import Dense
+from puffer_edge.integer.ops.gru import Gru
+from puffer_edge.integer.program import Program
+from puffer_edge.integer.shield import Shield
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PACKAGE = "puffer_edge.targets.cores"
+LABELS = ("measured", "emulated", "modelled")
+"""From the strongest to the weakest."""
+ENGINES = ("c", "micropython")
+SHARE = 0.5
+"""Of a period, the part that a tick may take: the rest is for sensors, actuators, the link and what no model knows."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done in a tick in which the network runs. Every field is a kind of work with a price; all are counts.
+
+    Attributes:
+        tick: 1.
+        observation: channels: clamped, scaled for the network, scaled for the shield.
+        action: channels: carried to the shield and back, clamped.
+        operation: operations of the program.
+        mac_int8: products of int8 with int8.
+        mac_int16: products of int16 with int8.
+        mac_int4: products of int8 with four-bit weights.
+        requantise: roundings by multiplier and shift, but those of ``observation``.
+        shift: roundings by a shift alone.
+        lookup: entries read from a table of int8.
+        interpolate: entries read from a table of int16, with what lies between two of them.
+        choice: logits that a discrete head compares.
+        shield: instructions of the shield.
+    """
+
+    tick: int = 1
+    observation: int = 0
+    action: int = 0
+    operation: int = 0
+    mac_int8: int = 0
+    mac_int16: int = 0
+    mac_int4: int = 0
+    requantise: int = 0
+    shift: int = 0
+    lookup: int = 0
+    interpolate: int = 0
+    choice: int = 0
+    shield: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Products of any width."""
+        return self.mac_int8 + self.mac_int16 + self.mac_int4
+
+    def four_bits(self) -> Work:
+        """The same with weights of four bits, where they apply."""
+        return replace(self, mac_int8=0, mac_int4=self.mac_int4 + self.mac_int8)
+
+    def shifts(self) -> Work:
+        """The same with scales that are powers of two."""
+        return replace(self, requantise=0, shift=self.shift + self.requantise)
+
+
+KINDS = tuple(Work.__dataclass_fields__)
+
+
+def work(program: Program, shield: Shield) -> Work:
+    """Count the work of a tick in which the network runs."""
+    totals = dict.fromkeys(KINDS, 0) | {"tick": 1, "operation": len(program.ops), "shield": shield.instructions}
+    totals["observation"], totals["action"] = program.contract.n_observations, program.contract.n_actions
+    for op in program.ops[1:]:  # the rounding of the input step is part of an observation's price
+        macs = op.n_out * -(-op.n_in // 4) * 4 if isinstance(op, Dense) else op.macs  # rows are padded to four columns
+        wide = macs if op.in_bytes == 2 else int(op.kept.weight.size) if isinstance(op, Gru) else 0
+        totals["mac_int16"] += wide
+        totals["mac_int4" if getattr(op, "bits", 8) == 4 else "mac_int8"] += macs - wide
+        totals["shift" if len(getattr(op, "multiplier", "any")) == 0 else "requantise"] += op.requantises
+        totals["interpolate" if op.in_bytes == 2 or op.memory else "lookup"] += op.lookups
+    last = program.ops[-1]
+    totals["choice"] = 0 if isinstance(last, Affine) else last.n_in
+    return Work(**totals)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one unit of a kind of work costs.
+
+    Attributes:
+        cycles: of the core.
+        label: "measured", "emulated" or "modelled".
+        source: how it is known.
+    """
+
+    cycles: float
+    label: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Core:
+    """A core's prices.
+
+    Attributes:
+        name: name of its file.
+        title: name for people.
+        prices: by engine and kind of work.
+        code_bytes: flash of the engine itself, by engine, where it is known.
+    """
+
+    name: str
+    title: str
+    prices: dict[str, dict[str, Price]]
+    code_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A tick on a target.
+
+    Attributes:
+        engine: "c" or "micropython".
+        clock_mhz: of the core.
+        cycles: predicted, with everything that the flash cache can hold in it.
+        cold_cycles: predicted, where every line of code and weights that comes from flash is fetched anew; the same without such a cache.
+        label: the weakest of the prices.
+        parts: cycles by kind of work.
+    """
+
+    engine: str
+    clock_mhz: int
+    cycles: float
+    cold_cycles: float
+    label: str
+    parts: dict[str, float]
+
+    @property
+    def us(self) -> float:
+        """Predicted microseconds, the flash cache warm."""
+        return self.cycles / self.clock_mhz
+
+    @property
+    def cold_us(self) -> float:
+        """Predicted microseconds, the flash cache cold: what a deadline is compared with."""
+        return self.cold_cycles / self.clock_mhz
+
+    def share(self, rate_hz: float) -> float:
+        """Part of a period that the tick takes, the flash cache cold."""
+        return self.cold_us * rate_hz / 1e6
+
+    def summary(self, rate_hz: float) -> dict[str, Any]:
+        """As the manifest holds it."""
+        return {
+            "engine": self.engine,
+            "clock_mhz": self.clock_mhz,
+            "cycles": round(self.cycles),
+            "us": round(self.us, 1),
+            "cold_us": round(self.cold_us, 1),
+            "label": self.label,
+            "share_of_period": round(self.share(rate_hz), 4),
+        }
+
+
+def load(name: str) -> Core:
+    """Read a core.
+
+    Raises:
+        InvalidInput: there is no such core, or its file has a missing, unknown or wrong field.
+    """
+    path = find.folder(PACKAGE) / f"{find.choose('core', name, find.names(PACKAGE, '.toml'))}.toml"
+    return parse(name, path.read_text("utf-8"))
+
+
+def parse(name: str, text: str) -> Core:
+    """Build a core from the text of its file: a title and one table an engine, with ``label``, ``source``, ``code_bytes`` and prices.
+
+    A price is a number, which has the table's label and source, or a table ``{ cycles, label, source }`` of its own.
+
+    Raises:
+        InvalidInput: the text is no TOML, or a field is missing, unknown or wrong.
+    """
+    where = f"the core file {name}.toml"
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{where} is no TOML: {error}") from None
+    title = table.pop("title", None)
+    if not isinstance(title, str) or not table or not set(table) <= set(ENGINES) or not all(isinstance(part, dict) for part in table.values()):
+        raise InvalidInput(f"{where} holds a title and a table for some of {', '.join(ENGINES)}, not {', '.join(table) or 'nothing'}")
+    sizes = {engine: part.pop("code_bytes") for engine, part in table.items() if "code_bytes" in part}
+    if not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+        raise InvalidInput(f"{where}: code_bytes is a positive number of bytes")
+    return Core(name, title, {engine: _prices(part, f"[{engine}] of {where}") for engine, part in table.items()}, sizes)
+
+
+def _prices(part: dict[str, Any], where: str) -> dict[str, Price]:
+    label, source = part.pop("label", None), part.pop("source", None)
+    found = {}
+    for kind, value in part.items():
+        row = value if isinstance(value, dict) else {"cycles": value, "label": label, "source": source}
+        if kind not in KINDS or set(row) != {"cycles", "label", "source"}:
+            raise InvalidInput(f"{where}: {kind} is no kind of work, or its price is neither a number nor {{ cycles, label, source }}")
+        cycles = row["cycles"]
+        if not isinstance(cycles, (int, float)) or not 0 <= cycles < 1e6 or row["label"] not in LABELS or not isinstance(row["source"], str):
+            raise InvalidInput(f"{where}: {kind} costs {cycles!r} cycles, {row['label']!r}; a price is 0 … 1,000,000 and {', '.join(LABELS)}")
+        found[kind] = Price(float(cycles), row["label"], row["source"])
+    missing = [kind for kind in ("tick", "observation", "action", "operation", "mac_int8", "requantise", "shield") if kind not in found]
+    if missing:
+        raise InvalidInput(f"{where} lacks the price of {', '.join(missing)}")
+    return found
+
+
+def predict(target: Target, done: Work, engine: str, program_bytes: int) -> Prediction | None:
+    """Price a tick.
+
+    Args:
+        target: the board.
+        done: the work.
+        engine: "c" or "micropython".
+        program_bytes: weights and tables, which a tick reads once.
+
+    Returns:
+        None where the target has no core, or the core no price for a kind of work that is done.
+    """
+    if not target.core or not target.clock_mhz:
+        return None
+    core = load(target.core)
+    prices = core.prices.get(engine)
+    used = {kind: count for kind in KINDS if (count := getattr(done, kind))}
+    if prices is None or not set(used) <= set(prices):
+        return None
+    parts = {kind: count * prices[kind].cycles for kind, count in used.items()}
+    label = max((prices[kind].label for kind in used), key=LABELS.index)
+    cycles = cold = sum(parts.values())
+    if target.flash_cache and engine == "c" and target.firmware != "c":  # our own firmware runs from RAM
+        lines = -(-(program_bytes + core.code_bytes.get(engine, 0)) // target.flash_cache.line_bytes)
+        cold = cycles + lines * target.flash_cache.miss_cycles
+        cycles = cycles if program_bytes <= 1024 * target.flash_cache.kib else cold
+        label = LABELS[-1]
+    return Prediction(engine, target.clock_mhz, cycles, cold, label, parts)
+
+
+def engines(target: Target) -> tuple[str, ...]:
+    """Engines that a target may run, the one of its firmware first."""
+    own = "micropython" if target.firmware == "micropython" else "c"
+    return (own, *(name for name in ENGINES if name != own and name in target.formats))

