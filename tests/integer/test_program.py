@@ -60,12 +60,13 @@ def test_a_program_without_a_dense_layer_is_refused() -> None:
         Program(p.contract, (first, p.ops[2], last))
 
 
-def test_the_int16_layers_stand_right_before_the_head() -> None:
-    """docs/image.md: a dense with flag 1, or a lookup16 after it, stands right before the last."""
+def test_int8_and_int16_do_not_mix() -> None:
     p = cart.program("tanh", (8,), "tanh")
     first, hidden, table, wide, interpolate, last = p.ops
-    with pytest.raises(InvalidInput):
-        Program(p.contract, (first, hidden, table, wide, interpolate, interpolate, last))
+    assert Program(p.contract, (first, hidden, table, wide, interpolate, interpolate, last)).memory == 0
+    for wrong in ((first, hidden, interpolate, wide, last), (first, hidden, table, wide, table, last), (first, hidden, wide, hidden, wide, last)):
+        with pytest.raises(InvalidInput):
+            Program(p.contract, wrong)
 
 
 def test_too_wide_is_refused() -> None:
@@ -108,7 +109,7 @@ def test_damaged_operations_are_refused() -> None:
 
 def test_cost_counts_multiplies_and_the_widest_buffer() -> None:
     p = cart.program("clip", (8, 20))
-    assert p.macs == 4 * 8 + 8 * 20 + 20 + 1
+    assert (p.macs, p.memory, p.scratch_bytes) == (4 * 8 + 8 * 20 + 20, 0, 48)
     assert p.activation_bytes == 24
     assert cart.program("discrete", ()).activation_bytes == 8
 
