@@ -15,7 +15,7 @@ from puffer_edge import __version__
 from puffer_edge.device import budget
 from puffer_edge.device.bundle import IMAGE, POLICY, VECTORS, Bundle
 from puffer_edge.device.target import Target
-from puffer_edge.errors import MissingExtra
+from puffer_edge.errors import Unsupported
 from puffer_edge.export import page
 from puffer_edge.export.source import Source
 from puffer_edge.firmware.shared import protocol
@@ -115,6 +115,6 @@ def _files(source: Source) -> tuple[dict[str, bytes], dict[str, str]]:
         module = importlib.import_module(f"puffer_edge.export.{name}")
         try:
             files |= module.files(source)
-        except MissingExtra as error:
+        except Unsupported as error:
             left_out[name] = str(error)
     return files, left_out

@@ -15,7 +15,8 @@ from puffer_edge.integer.expression import onnx_floor_divide
 from puffer_edge.integer.ops import Array
 
 OPSET = 18
-IR_VERSION = 9
+IR_VERSIONS = {13: 8, 18: 9}
+"""The format's version that belongs to each operator set in use."""
 
 
 class Graph:
@@ -23,19 +24,22 @@ class Graph:
 
     Args:
         batch: rows of every input and output; None leaves them open.
+        opset: version of the standard operators.
 
     Raises:
         MissingExtra: the package onnx is not installed.
     """
 
-    def __init__(self, batch: int | None = None) -> None:
+    def __init__(self, batch: int | None = None, opset: int = OPSET) -> None:
         try:
             import onnx
         except ImportError:
             raise MissingExtra("onnx", "writing an .onnx file") from None
         self.onnx: ModuleType = onnx
         self.batch = "batch" if batch is None else batch
+        self.opset = opset
         self.nodes: list[Any] = []
+        self.results: dict[str, str] = {}
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self.constants: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
@@ -101,19 +105,34 @@ class Graph:
 
     def output(self, name: str, x: str, dtype: Any, *shape: int) -> None:
         """Declare an output [batch, …]."""
-        self.nodes.append(self.onnx.helper.make_node("Identity", [x], [name]))
+        self.results[name] = x
         self.outputs.append(self._declared(name, dtype, shape))
 
     def model(self, name: str, contract: Contract, about: dict[str, str]) -> bytes:
         """The file, after ONNX's own full check and strict shape inference."""
         helper = self.onnx.helper
+        self._name_results()
         graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.constants.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="puffer-edge")
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], producer_name="puffer-edge")
+        model.ir_version = IR_VERSIONS[self.opset]
         model.producer_version = __version__
         helper.set_model_props(model, _metadata(contract) | about)
         self.onnx.checker.check_model(model, full_check=True)
         self.onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         return bytes(model.SerializeToString(deterministic=True))
+
+    def _name_results(self) -> None:
+        """Outputs take their names: what a node computes is renamed, a second name for the same tensor is an Identity."""
+        names: dict[str, str] = {}
+        made = {tensor for node in self.nodes for tensor in node.output}
+        for name, x in self.results.items():
+            if x in made and x not in names:
+                names[x] = name
+            else:
+                self.nodes.append(self.onnx.helper.make_node("Identity", [x], [name]))
+        for node in self.nodes:
+            node.input[:] = [names.get(tensor, tensor) for tensor in node.input]
+            node.output[:] = [names.get(tensor, tensor) for tensor in node.output]
 
     def _declared(self, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
         return self.onnx.helper.make_tensor_value_info(name, self._type(dtype), [self.batch, *shape])
