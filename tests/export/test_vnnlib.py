@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,7 @@ def small(head: str, activation: str = "relu") -> Policy:
     levels = {"discrete": ((1000.0, 2000.0), (2000.0, 1250.0), (1500.0, 1500.0)), "multi_discrete": ((1000.0, 2000.0), (1100.0, 1500.0, 1900.0))}
     wide = samples.many_channels(4, 2)
     c = Contract("small", wide.observations, wide.actions, head, 100.0, levels=levels.get(head, ()))
-    made = samples.policy(c, (12, 8), activation)
+    made = samples.policy(c, (12, 8), activation, seed=13)
     norm = made.normalizer
     return Policy(c, made.layers, type(norm)(norm.mean, norm.std, 1.5), made.head)
 
@@ -51,17 +54,17 @@ def value(word: str, x: Floats, y: Floats) -> Any:
     return {"X": x, "Y": y}[word[0]][:, int(word[2:])] if word[0] in "XY" else float(word)
 
 
-def holds(term: list[Any], x: Floats, y: Floats) -> Bools:
-    """(rows,) whether a term holds."""
+def holds(term: list[Any], x: Floats, y: Floats, slack: float = 0.0) -> Bools:
+    """(rows,) whether a term holds, every comparison to within ``slack``."""
     operator, *rest = term
     if operator in ("and", "or"):
-        parts = np.stack([holds(part, x, y) for part in rest])
+        parts = np.stack([holds(part, x, y, slack) for part in rest])
         return np.asarray(parts.all(0) if operator == "and" else parts.any(0))
     left, right = (value(word, x, y) for word in rest)
-    return np.asarray({"<=": left <= right, ">=": left >= right}[operator])
+    return np.asarray({"<=": left <= right + slack, ">=": left >= right - slack}[operator])
 
 
-def meaning(text: str, x: Floats, y: Floats) -> tuple[Bools, Bools]:
+def meaning(text: str, x: Floats, y: Floats, slack: float = 0.0) -> tuple[Bools, Bools]:
     """(rows,) whether observations lie in the file's box, and whether outputs lie in its unsafe set."""
     statements = parsed(text)
     assert [s for s in statements if s[0] == "declare-const"] == [
@@ -71,7 +74,7 @@ def meaning(text: str, x: Floats, y: Floats) -> tuple[Bools, Bools]:
     inputs = [t for t in terms if str(t[1]).startswith("X")]
     others = [t for t in terms if not str(t[1]).startswith("X")]
     assert len(inputs) == 2 * x.shape[1] and others and len(inputs) + len(others) + x.shape[1] + y.shape[1] == len(statements)
-    return holds(["and", *inputs], x, y), holds(["and", *others], x, y)
+    return holds(["and", *inputs], x, y, slack), holds(["and", *others], x, y, slack)
 
 
 def outputs(policy: Policy, x: Floats) -> Floats:
@@ -144,6 +147,7 @@ def test_a_choice_is_taken_where_the_file_says_so(head: str) -> None:
     policy = small(head)
     x = np.clip(inside_the_contract(policy.contract), *vnnlib.box(policy))
     y, taken = outputs(policy, x), policy.choose(x).reshape(ROWS, -1)
+    assert min((taken[:, j] == k).mean() for j in range(taken.shape[1]) for k in range(taken[:, j].max() + 1)) > 0.05
     found = {item.name: meaning(item.text(), x, y)[1] for item in vnnlib.properties(policy)}
     sizes = [3] if head == "discrete" else [2, 3]
     names = [["choice_{}_never"], ["servo0_choice_{}_never", "servo1_choice_{}_never"]][len(sizes) - 1]
@@ -151,6 +155,46 @@ def test_a_choice_is_taken_where_the_file_says_so(head: str) -> None:
     for j, (name, size) in enumerate(zip(names, sizes)):
         different = [(found[name.format(k)] != (taken[:, j] == k)).mean() for k in range(size)]
         assert max(different) <= 1e-3  # two logits within float32 of each other
+
+
+def marabou(folder: Path, policy: Policy, asked: vnnlib.Property) -> tuple[str, Floats]:
+    """The answer of a real verifier, and its counterexample, (1, n), or (0, n) where there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says which parsers it lacks
+        engine = pytest.importorskip("maraboupy.Marabou")
+    (folder / vnnlib.NETWORK).write_bytes(vnnlib.network(policy))
+    (folder / "asked.vnnlib").write_text(asked.text())
+    read = engine.read_onnx(str(folder / vnnlib.NETWORK))
+    options = engine.createOptions(verbosity=0, timeoutInSeconds=60)
+    answer, found, _ = read.solve(propertyFilename=str(folder / "asked.vnnlib"), options=options, verbose=False)
+    point = [found[int(variable)] for variable in read.inputVars[0].flatten()] if answer == "sat" else []
+    return answer, np.reshape(point, (-1, policy.contract.n_observations))
+
+
+@pytest.mark.parametrize("head", ["clip", "discrete", "multi_discrete"])
+def test_a_verifier_finds_counterexamples(head: str, tmp_path: Path) -> None:
+    """Each is an observation of the box at which the network really is unsafe, up to the tool's tolerance."""
+    policy = small(head)
+    for item in vnnlib.properties(policy):
+        answer, x = marabou(tmp_path, policy, item)
+        assert answer == "sat"
+        y = outputs(policy, x)
+        assert np.array(meaning(item.text(), x, y, slack=1e-5 * max(1.0, float(np.abs(y).max())))).all(), (item.name, x, y)
+
+
+def test_a_verifier_proves_that_a_squashed_action_stays_inside(tmp_path: Path) -> None:
+    policy = small("tanh")
+    assert [marabou(tmp_path, policy, item)[0] for item in vnnlib.properties(policy)] == ["unsat"] * 2
+
+
+def test_a_verifier_proves_a_narrowed_template(tmp_path: Path) -> None:
+    """Around an observation at which choice 0 wins clearly, nothing else is ever taken; and 0 is."""
+    policy = small("discrete")
+    x = np.clip(inside_the_contract(policy.contract), *vnnlib.box(policy))
+    y = policy.outputs(x)
+    best = x[np.argmax(y[:, 0] - y[:, 1:].max(1))]
+    narrowed = [dataclasses.replace(item, low=best - 0.02, high=best + 0.02) for item in vnnlib.properties(policy)]
+    assert [marabou(tmp_path, policy, item)[0] for item in narrowed] == ["sat", "unsat", "unsat"]
 
 
 def test_numbers_are_decimals_that_read_back() -> None:
