@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from puffer_edge.errors import InvalidInput, PufferEdgeError
+from puffer_edge.errors import DoesNotFit, InvalidInput, PufferEdgeError
 
 # Paths and messages are printed as they are: no square bracket is a style.
 OUT = Console(markup=False, highlight=False, soft_wrap=True)
@@ -130,41 +130,89 @@ def evaluate(run: Folder, integer: Flag = False, shield: bool = True, episodes: 
     _print(json, result, show)
 
 
-def export(run: Folder, target: str, out: Path, shield: bool = True, json: Flag = False) -> None:
-    """Put a trained policy into integers and write a bundle for a target.
+def export(
+    run: Folder,
+    out: Path,
+    target: str | None = None,
+    all_targets: Flag = False,
+    rate: float | None = None,
+    shield: bool = True,
+    json: Flag = False,
+) -> None:
+    """Put a trained policy into integers and write a bundle for a target, or one for every target that it fits.
 
     Args:
         run: a run folder, or a policy.safetensors.
+        out: folder of the bundle; with --all-targets the folder of their folders.
         target: name of a target; 'puffer-edge targets' lists them.
-        out: folder of the bundle.
+        all_targets: write OUT/TARGET for every target; exit code 0 if the policy fits at least one.
+        rate: demand, in Hz, that a tick fit at this rate by the predicted time; refuse otherwise. The contract's rate stays.
         shield: put the environment's default shield before the actuator (--no-shield: the contract's range alone).
-        json: print the manifest as JSON.
+        json: print the manifest, or the table of all targets, as JSON.
     """
     from puffer_edge.device import target as targets
+    from puffer_edge.device.budget import MOST_HZ
     from puffer_edge.export.bundle import export as write
-    from puffer_edge.export.page import agreement as words
 
-    board = targets.load(target)
+    if all_targets == (target is not None):
+        raise InvalidInput("export takes --target NAME or --all-targets, one of the two")
+    if rate is not None and not 0 < rate <= MOST_HZ:
+        raise InvalidInput(f"--rate lies above 0 and up to {MOST_HZ:,.0f} Hz, not {rate:g}")
+    board = targets.load(target) if target else None
     policy, env = _policy(run)
     guard = _shield(env, shield)
     if not shield:
         SIDE.print("without a shield: nothing but the contract's range stands between the policy and the actuator", style="yellow")
-    bundle = write(policy, board, out, calibration(env, policy, guard), guard.specification, {"environment": env.name})
-    manifest = dict(bundle.manifest)
+    seen, about = calibration(env, policy, guard), {"environment": env.name}
+    if board is None:
+        _export_all(policy, out, seen, guard.specification, about, rate, json)
+        return
+    bundle = write(policy, board, out, seen, guard.specification, about, rate_hz=rate)
+    _print(json, dict(bundle.manifest), lambda: _show_bundle(bundle, board.title, guard.stages, policy.head.kind))
+
+
+def _show_bundle(bundle: Any, title: str, stages: tuple[str, ...], head: str) -> None:
+    from puffer_edge.export.page import agreement, tick_words
+
+    manifest = bundle.manifest
+    cost = manifest["cost"]
+    OUT.print(f"bundle for {title}: {bundle.path}")
+    OUT.print(f"  {cost['macs']:,} multiply-accumulates, image {cost['image_bytes']:,} bytes, shield {' → '.join(stages) or 'none'}")
+    OUT.print(f"  flash {cost['flash_bytes']:,} bytes with the engine, RAM {cost['ram_bytes']:,}")
+    for line in tick_words(cost):
+        OUT.print(f"  {line}")
+    OUT.print(f"  {agreement(manifest['calibration'], head)}; {len(manifest['files'])} files")
+    for name, why in manifest["left_out"].items():
+        OUT.print(f"  {name} left out: {why}", style="yellow")
+    for name in manifest["files"]:
+        if name.endswith(".uf2"):
+            OUT.print(f"  drag onto the Pico: {bundle.path / name}")
+    OUT.print(f"next: puffer-edge check {quote(str(bundle.path))} --board sim")
+
+
+def _export_all(policy: Any, out: Path, seen: Any, specification: Any, about: dict[str, Any], rate: float | None, json: bool) -> None:
+    from puffer_edge.export.all_targets import export_all
+
+    with _bar("exporting") as advance:
+        found = export_all(policy, out, seen, specification, about, rate, advance)
+    rows = [one.summary() for one in found]
 
     def show() -> None:
-        cost, quality = manifest["cost"], manifest["calibration"]
-        OUT.print(f"bundle for {board.title}: {bundle.path}")
-        OUT.print(f"  {cost['macs']:,} multiply-accumulates, image {cost['image_bytes']:,} bytes, shield {' → '.join(guard.stages) or 'none'}")
-        OUT.print(f"  {words(quality, policy.head.kind)}; {len(manifest['files'])} files")
-        for name, why in manifest["left_out"].items():
-            OUT.print(f"  {name} left out: {why}", style="yellow")
-        for name in manifest["files"]:
-            if name.endswith(".uf2"):
-                OUT.print(f"  drag onto the Pico: {bundle.path / name}")
-        OUT.print(f"next: puffer-edge check {quote(str(bundle.path))} --board sim")
+        table = Table("target", "flash", "RAM", "engine", "µs a tick", "", "of the period", "", box=None, pad_edge=False)
+        for row in rows:
+            known = row["us"] is not None
+            share = row["cold_us"] * rate / 1e6 if known and rate else row["share_of_period"]
+            time = (row["engine"], f"{row['cold_us']:,}", row["label"], f"{share:.1%}") if known else ("", "not predicted", "", "")
+            cells = (f"{row['flash_bytes']:,}", f"{row['ram_bytes']:,}", *time, "fits") if row["fits"] else ("", "", "", "", "", "", "refused")
+            table.add_row(row["target"], *cells)
+        OUT.print(table)
+        for row in rows:
+            if row["refused"]:
+                OUT.print(f"{row['target']} refused: {row['refused']}", style="yellow")
 
-    _print(json, manifest, show)
+    _print(json, {"out": str(out), "rate_hz": rate, "targets": rows}, show)
+    if not any(row["fits"] for row in rows):
+        raise SystemExit(DoesNotFit.exit_code)
 
 
 def install(bundle: Folder, board: str, json: Flag = False) -> None:

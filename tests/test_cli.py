@@ -122,6 +122,25 @@ def test_export_writes_a_bundle_and_eval_compares(policy: Path, tmp_path: Path) 
     assert json.loads(cli("eval", policy, "--no-shield", "--episodes", 2, "--json").stdout)["shield"] == []
 
 
+def test_a_rate_that_no_tick_holds_is_refused_with_what_would_fit(policy: Path, tmp_path: Path) -> None:
+    code, text = error_of("export", policy, "--target", "rp2040", "--out", tmp_path / "b", "--rate", 20_000)
+    assert code == 4 and "emulated" in text and "fits up to" in text
+    assert not (tmp_path / "b").exists()
+    for words in ("--rate 0 --target rp2040", "--rate nan --target rp2040", "--all-targets --target rp2040", ""):
+        code, text = error_of("export", policy, "--out", tmp_path / "b", *words.split())
+        assert code == 2 and ("--rate lies above 0" if "--rate" in words else "one of the two") in text
+
+
+def test_all_targets_get_their_bundle_or_a_reason(policy: Path, tmp_path: Path) -> None:
+    found = json.loads(cli("export", policy, "--all-targets", "--out", tmp_path, "--rate", 2000, "--json").stdout)
+    rows = {row["target"]: row for row in found["targets"]}
+    assert rows["rp2040"]["fits"] and rows["rp2040"]["label"] == "emulated"
+    assert not rows["esp32"]["fits"] and "2000 Hz" in rows["esp32"]["refused"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name for name, row in rows.items() if row["fits"])
+    words = cli("export", policy, "--all-targets", "--out", tmp_path).stdout
+    assert "modelled" in words and "not predicted" in words and "refused" not in words
+
+
 def test_a_policy_survives_its_file(policy: Path) -> None:
     assert Policy.load(policy).contract.name == "pendulum"
 
