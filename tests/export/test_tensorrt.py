@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import struct
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import puffer_edge
 from puffer_edge.errors import MissingExtra, Unsupported
 from puffer_edge.export import tensorrt
 from puffer_edge.export.onnx_float import float_model
@@ -113,3 +115,16 @@ def test_the_script_runs_the_lines_of_the_page(kind: str, tmp_path: Path) -> Non
 def test_the_script_refuses_what_it_does_not_know(arguments: list[str], match: str, tmp_path: Path) -> None:
     result = ran(tmp_path, nets.policy("dense"), *arguments)
     assert result.returncode == 2 and match in result.stderr and not (tmp_path / "policy.engine").exists()
+
+
+def test_latencies_are_of_a_gpu_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark: what it measures with the CPU provider, which every machine has, and that it asks for more than that."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.syspath_prepend(str(Path(puffer_edge.__file__).parents[1] / "benchmarks"))
+    benchmark = importlib.import_module("tensorrt_latency")
+    with pytest.raises(Unsupported, match=r"no provider for a GPU .* onnxruntime-gpu"):
+        benchmark.gpu_providers([benchmark.CPU])
+    assert benchmark.gpu_providers([benchmark.CPU, "CUDAExecutionProvider"]) == ["CUDAExecutionProvider"]
+    measured = benchmark.rows("gru64", [], 5, 0)
+    assert [(row["model"], row["batch"], row["provider"]) for row in measured] == [(m, b, "CPU") for m in ("float", "qdq") for b in (1, 64)]
+    assert all(row["p99_us"] >= row["median_us"] > 0 for row in measured)
