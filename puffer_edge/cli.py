@@ -198,11 +198,11 @@ def _export_all(policy: Any, out: Path, seen: Any, specification: Any, about: di
     rows = [one.summary() for one in found]
 
     def show() -> None:
-        table = Table("target", "flash", "RAM", "engine", "µs a tick", "", "of the period", "", box=None, pad_edge=False)
+        table = Table("target", "flash", "RAM", "engine", "µs a tick", "", "period", "", box=None, pad_edge=False)
         for row in rows:
             known = row["us"] is not None
             share = row["cold_us"] * rate / 1e6 if known and rate else row["share_of_period"]
-            time = (row["engine"], f"{row['cold_us']:,}", row["label"], f"{share:.1%}") if known else ("", "not predicted", "", "")
+            time = (row["engine"], f"{row['cold_us']:,}", row["label"], f"{share:.1%}") if known else ("", "–", "not predicted", "")
             cells = (f"{row['flash_bytes']:,}", f"{row['ram_bytes']:,}", *time, "fits") if row["fits"] else ("", "", "", "", "", "", "refused")
             table.add_row(row["target"], *cells)
         OUT.print(table)
