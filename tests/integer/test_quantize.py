@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
-from puffer_edge.errors import InvalidInput, RangeError
+from puffer_edge.errors import InvalidInput, RangeError, Unsupported
 from puffer_edge.integer.ops.dense import Dense
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.quantize import measure, quantize
+from puffer_edge.integer.scales import PROFILES
 from puffer_edge.policy import Head, Layer, Normalizer, Policy
 from tests import samples
 from tests.integer import cart
@@ -249,3 +250,73 @@ def test_the_widest_contract() -> None:
     actions = tuple(ActionChannel(f"a{i}", "1", -1, 1 + i, 0, 0) for i in range(16))
     program, seen = quantized(samples.policy(Contract("wide", observations, actions, "clip", 10.0), (64, 64)), 100)
     assert program.run(program.contract.observe(seen)[0]).shape == (100, 16)
+
+
+@pytest.mark.parametrize("name", samples.NETWORKS)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_kind_of_layer_stays_close_to_float(name: str, profile: str) -> None:
+    policy = samples.network(name)
+    x, starts = samples.episodes(policy.contract)
+    program = quantize(policy, x, starts, profile)
+    found = measure(policy, program, x, starts)
+    assert found.median_action_error < {"int8": 0.01, "int16x8": 0.004, "int4": 0.06, "shift": 0.02}[profile]
+    assert found.worst_action_error < {"int8": 0.1, "int16x8": 0.04, "int4": 0.6, "shift": 0.15}[profile]
+    again = Program.unpack(policy.contract, program.packed, len(program.ops))
+    ints = policy.contract.observe(x[:100])[0]
+    memory, kept = program.start(1), again.start(1)
+    for row in ints:
+        y, memory = program.step(row[None], memory)
+        z, kept = again.step(row[None], kept)
+        assert (y == z).all() and (memory == kept).all()
+
+
+@pytest.mark.parametrize("name", samples.NETWORKS)
+def test_choices_of_every_kind_of_network_agree(name: str) -> None:
+    policy = samples.network(name, "multi_discrete")
+    x, starts = samples.episodes(policy.contract)
+    assert measure(policy, quantize(policy, x, starts), x, starts).agreement > 0.95
+
+
+def test_memory_needs_the_order_of_time() -> None:
+    """The same rows without their episodes are another calibration, and another measure."""
+    policy = samples.network("gru")
+    x, starts = samples.episodes(policy.contract)
+    program = quantize(policy, x, starts)
+    shuffled = np.random.default_rng(0).permutation(len(x))
+    assert program.digest != quantize(policy, x[shuffled]).digest
+    assert measure(policy, program, x, starts).worst_action_error < 0.05
+
+
+def test_saturation_is_counted_where_values_clamp() -> None:
+    policy = samples.network("mlp")
+    x, starts = samples.episodes(policy.contract)
+    found = measure(policy, quantize(policy, x, ranges="tight"), x * 1.5, starts)
+    assert list(found.saturation) == ["0 input", "1 dense", "3 dense", "4 dense"]
+    assert found.saturation["0 input"][0] > 0 and found.saturation["0 input"][1] == x.size
+    calm = measure(policy, quantize(policy, x, ranges="minmax"), x, starts)
+    assert calm.saturation["0 input"][0] < found.saturation["0 input"][0] / 20
+
+
+@pytest.mark.parametrize(
+    ("about", "match"),
+    [
+        ({"profile": "int2"}, "unknown profile 'int2': one of int8, int16x8, int4, shift"),
+        ({"ranges": "widest"}, "4 of minmax, percentile, tight"),
+        ({"ranges": ["minmax"] * 3}, "4 of minmax, percentile, tight"),
+        ({"starts": np.zeros(3, bool)}, "whether it begins an episode"),
+    ],
+)
+def test_wrong_requests_say_what_there_is(about: dict, match: str) -> None:
+    policy = samples.network("mlp")
+    with pytest.raises(InvalidInput, match=match):
+        quantize(policy, samples.episodes(policy.contract, 100)[0], **about)
+
+
+def test_an_image_out_of_reordered_values_is_refused() -> None:
+    policy = samples.network("conv")
+    first, second, *rest = policy.layers
+    other = dataclasses.replace(second, shape=(4, 3, 5))
+    layers = (first, other, Layer(np.ones((8, other.n_out)), np.zeros(8), "relu"), *rest[1:])
+    changed = dataclasses.replace(policy, layers=layers)
+    with pytest.raises(Unsupported, match="in another order"):
+        quantize(changed, samples.episodes(policy.contract, 100)[0])

@@ -54,6 +54,11 @@ class Scales:
         pairs = [multiplier_and_shift(step * float(w) / self.output) for w in self.weight]
         return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int64)
 
+    def shifts(self, wide: bool) -> tuple[Array, Array]:
+        """No multipliers, and right shifts, where every scale is a power of two."""
+        step = self.input / (1 << LIFT) if wide else self.input
+        return np.zeros(0, np.int32), np.rint(np.log2(self.output / (step * self.weight))).astype(np.int64)
+
     def settled(self, wide: bool) -> Scales:
         """These scales, where a single weight scale goes down by a few float32 steps until both rules in use give one multiplier.
 

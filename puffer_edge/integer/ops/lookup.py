@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from puffer_edge.errors import BundleError, RangeError
 from puffer_edge.integer.ops import Array, Header, Op, Reader, packed
+from puffer_edge.spaces import Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,13 @@ class Lookup(Op):
         return Lookup(reader.array("i1", 256), h.n_in)
 
     @staticmethod
+    def of(function: Callable[[Floats], Floats], scale: float, zero: int, out: float, out_zero: int, width: int) -> Lookup:
+        """Any function of ``scale · (x − zero)``, in steps of ``out`` around ``out_zero``: float64, half away from zero."""
+        y = function(scale * (np.arange(-128, 128, dtype=np.float64) - zero)) / out
+        table = np.clip(np.sign(y) * np.floor(np.abs(y) + 0.5) + out_zero, -128, 127).astype(np.int8)
+        return Lookup(table, width)
+
+    @staticmethod
     def tanh_scale(scale: float) -> float:
         """The first scale from ``scale`` up, a float32 number, at which no entry of the tanh table lies within 2^-12 of a rounding boundary.
 
@@ -69,7 +78,5 @@ class Lookup(Op):
 
     @staticmethod
     def tanh(scale: float, width: int) -> Lookup:
-        """tanh of ``scale · x`` with results in units of 1/128: float64, half away from zero."""
-        y = np.tanh(scale * np.arange(-128, 128, dtype=np.float64)) * 128.0
-        table = np.clip(np.sign(y) * np.floor(np.abs(y) + 0.5), -128, 127).astype(np.int8)
-        return Lookup(table, width)
+        """tanh of ``scale · x`` with results in units of 1/128."""
+        return Lookup.of(np.tanh, scale, 0, 1 / 128, 0, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from puffer_edge.errors import BundleError, RangeError
 from puffer_edge.integer.ops import Array, Header, Op, Reader, packed
+from puffer_edge.spaces import Floats
 
 TANH_SCALE = 2.0**-12
 """Scale of the int16 that goes into the tanh head: ±8 covers it to one part in 2^15."""
@@ -63,8 +65,13 @@ class Lookup16(Op):
         return Lookup16(reader.array("<i2", 513), h.n_in)
 
     @staticmethod
-    def tanh(width: int) -> Lookup16:
-        """tanh of ``x · 2^-12`` in units of 2^-15: float64, half away from zero."""
-        y = np.tanh(TANH_SCALE * 128.0 * np.arange(-256, 257, dtype=np.float64)) * 32768.0
+    def of(function: Callable[[Floats], Floats], scale: float, out: float, width: int) -> Lookup16:
+        """Any function of ``scale · x``, in steps of ``out``: float64 at the points of the table, half away from zero."""
+        y = function(scale * 128.0 * np.arange(-256, 257, dtype=np.float64)) / out
         table = np.clip(np.sign(y) * np.floor(np.abs(y) + 0.5), -32768, 32767).astype(np.int16)
         return Lookup16(table, width)
+
+    @staticmethod
+    def tanh(width: int) -> Lookup16:
+        """tanh of ``x · 2^-12`` in units of 2^-15."""
+        return Lookup16.of(np.tanh, TANH_SCALE, 2.0**-15, width)
