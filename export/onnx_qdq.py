@@ -17,20 +17,21 @@ from puffer_edge.errors import InvalidInput
 from puffer_edge.export import onnx_float
 from puffer_edge.export.onnx_graph import Graph
 from puffer_edge.integer.ops import Array
+from puffer_edge.integer.scales import over_time
 from puffer_edge.layers import AnyLayer, Conv, Layer, Pool, Recurrent
 from puffer_edge.policy import Policy
-from puffer_edge.spaces import Floats
+from puffer_edge.spaces import Bools, Floats
 
 OUTLIERS = 5e-4
 """Share of the calibration that may saturate: a few freak readings must not cost everybody precision."""
 MARGIN = 1.1
 """Observations up to this factor beyond the calibration's do not saturate."""
-SEQUENCES = 64
-"""Calibration rows run as this many sequences side by side, so that a memory sees consecutive observations."""
+SEQUENCE = 256
+"""Rows after which a memory is cleared during calibration, where nobody says when episodes begin."""
 SMALLEST = 1e-6
 
 
-def qdq_model(policy: Policy, observations: npt.ArrayLike) -> bytes:
+def qdq_model(policy: Policy, observations: npt.ArrayLike, starts: npt.ArrayLike | None = None) -> bytes:
     """A policy with QuantizeLinear and DequantizeLinear around its products: inputs and outputs as of ``float_model``.
 
     Its actions are not the program's; ``benchmarks/results/onnx_parity.json`` says how far from the float policy both are.
@@ -38,6 +39,7 @@ def qdq_model(policy: Policy, observations: npt.ArrayLike) -> bytes:
     Args:
         policy: the float policy.
         observations: (N, n_observations) physical observations of its own rollouts, in order of time.
+        starts: (N,) whether a row begins an episode; only a policy with memory asks for it.
 
     Raises:
         MissingExtra: the package onnx is not installed.
@@ -49,7 +51,7 @@ def qdq_model(policy: Policy, observations: npt.ArrayLike) -> bytes:
         raise InvalidInput(f"QDQ needs finite calibration observations of shape (N, {policy.contract.n_observations}), not {seen.shape}")
     g = Graph()
     centre, reach = _input_range(policy, seen)
-    inputs = _layer_inputs(policy, seen)
+    inputs = _layer_inputs(policy, seen, np.arange(len(seen)) % SEQUENCE == 0 if starts is None else np.asarray(starts, np.bool_))
     inputs[0] = (inputs[0] - centre) / reach
     first = _folded(policy.layers[0], centre, reach)
     x = g.emit("Sub", g.input("observation", np.float32, policy.contract.n_observations), _mean(g, policy, centre))
@@ -99,25 +101,13 @@ def _folded(layer: AnyLayer, centre: Floats, reach: Floats) -> AnyLayer:
     return replace(layer, weight=layer.weight * each[..., None, None])
 
 
-def _layer_inputs(policy: Policy, seen: Floats) -> list[Floats]:
-    """(steps · sequences, width) what goes into every layer, the memory going on from row to row within a sequence."""
-    sequences = min(SEQUENCES, len(seen)) if policy.memory else len(seen)
-    steps = len(seen) // sequences
-    z = policy.normalizer(seen[: steps * sequences]).reshape(sequences, steps, -1)
-    inputs, x = [], z
+def _layer_inputs(policy: Policy, seen: Floats, starts: Bools) -> list[Floats]:
+    """(N, width) what goes into every layer, the memory going on from row to row."""
+    x, inputs = policy.normalizer(seen), []
     for layer in policy.layers:
-        inputs.append(x.reshape(sequences * steps, -1))
-        x = _over_time(layer, x) if isinstance(layer, Recurrent) else layer(x)
+        inputs.append(x)
+        x = over_time(layer.step, x, starts, np.zeros((1, layer.memory))) if isinstance(layer, Recurrent) else layer(x)
     return inputs
-
-
-def _over_time(layer: Recurrent, x: Floats) -> Floats:
-    """(sequences, steps, width) through a cell, from cleared memory."""
-    memory, rows = np.zeros((len(x), layer.memory)), []
-    for t in range(x.shape[1]):
-        y, memory = layer.step(x[:, t], memory)
-        rows.append(y)
-    return np.stack(rows, 1)
 
 
 @dataclass(frozen=True, eq=False)
