@@ -32,13 +32,14 @@ from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.device import cost
 from puffer_edge.device import target as targets
 from puffer_edge.device.board import open_simulator
+from puffer_edge.errors import PufferEdgeError
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import vectors
 from puffer_edge.integer.image import Image
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.shield import Shield
 from puffer_edge.integer.vectors import Vectors
-from puffer_edge.policy import Head, Layer, Normalizer, Policy
+from puffer_edge.policy import Conv, Head, Layer, Normalizer, Policy, Recurrent
 
 CORES = Path(__file__).parents[1] / "targets" / "cores"
 STEPS = 8
@@ -70,6 +71,8 @@ class Net:
         head: kind.
         stages: of the shield, by name.
         choices: of a discrete head.
+        profile: of the quantisation.
+        first: kind of the first layer: "dense", "gru", "lstm", "conv" (3 × 3) or "depthwise" (3 × 3), on an image of three channels.
     """
 
     observations: int
@@ -79,12 +82,15 @@ class Net:
     head: str = "clip"
     stages: tuple[str, ...] = ("slew", "limit")
     choices: int = 5
+    profile: str = "int8"
+    first: str = "dense"
 
     @property
     def name(self) -> str:
         """Sizes and what is in it, in one word."""
         widths = "x".join(str(w) for w in (self.observations, *self.hidden, self.actions))
-        return f"{widths} {self.activation} {self.head} {'+'.join(self.stages) or 'unshielded'}"
+        extra = [word for word, plain in ((self.profile, "int8"), (self.first, "dense")) if word != plain]
+        return " ".join([widths, self.activation, self.head, "+".join(self.stages) or "unshielded", *extra])
 
 
 FITTED = (
@@ -110,6 +116,13 @@ FITTED = (
     Net(4, 12, (32,), "relu", "clip", ()),
     Net(12, 1, (128, 32), stages=("limit",)),
     Net(2, 1, (4,), stages=()),
+    *(Net(4, 1, (64, 64), "relu", stages=(), profile=profile) for profile in ("int16x8", "int4", "shift")),
+    *(Net(4, 1, (32, 32), "tanh", stages=(), profile=profile) for profile in ("int16x8", "int4", "shift")),
+    *(Net(16, 2, (16,), "tanh", profile=profile) for profile in ("int16x8", "int4", "shift")),
+    *(Net(4, 1, (16,), stages=(), first=first) for first in ("gru", "lstm")),
+    *(Net(12, 2, (32, 16), first=first) for first in ("gru", "lstm")),
+    *(Net(48, 1, (9, 16), stages=(), first=first) for first in ("conv", "depthwise")),
+    *(Net(24, 2, (6,), first=first) for first in ("conv", "depthwise")),
 )
 HELD_OUT = (
     Net(4, 1, (64, 64)),
@@ -118,6 +131,9 @@ HELD_OUT = (
     Net(12, 4, (32, 32)),
     Net(6, 2, (16, 16), "tanh", "tanh", ()),
     Net(17, 6, (128, 64), "relu", "tanh"),
+    *(Net(8, 2, (48, 48), "tanh", profile=profile) for profile in ("int16x8", "int4", "shift")),
+    *(Net(8, 1, (24,), first=first) for first in ("gru", "lstm")),
+    *(Net(36, 1, (6, 12), first=first) for first in ("conv", "depthwise")),
 )
 
 
@@ -128,18 +144,38 @@ def make(net: Net) -> tuple[Image, Vectors]:
     actions = tuple(ActionChannel(f"a{j}", "1", -10.0, 10.0, 0.0, 0.0) for j in range(net.actions))
     levels = tuple(tuple(20.0 * k / (net.choices - 1) - 10.0 for _ in actions) for k in range(net.choices)) if net.head == "discrete" else ()
     c = Contract("cost", observations, actions, net.head, 50.0, levels, policy_divider=1, staleness_limit=2)
-    widths = (net.observations, *net.hidden, c.n_outputs)
-    layers = tuple(
-        Layer(rng.standard_normal((o, i)) * 1.3 / np.sqrt(i), rng.standard_normal(o) * 0.1, net.activation if k < len(net.hidden) else "none")
-        for k, (i, o) in enumerate(zip(widths, widths[1:]))
-    )
     high = np.array([channel.high for channel in observations])
-    policy = Policy(c, layers, Normalizer(0 * high, high / 2), Head(net.head, np.full(net.actions, 10.0), np.zeros(net.actions)))
+    policy = Policy(
+        c, _layers(net, c.n_outputs, rng), Normalizer(0 * high, high / 2), Head(net.head, np.full(net.actions, 10.0), np.zeros(net.actions))
+    )
     seen = rng.uniform(-high, high, (500, net.observations))
     stages = {"slew": {"stage": "slew", "per_second": {a.name: 200.0 for a in actions}}, "limit": {"stage": "limit"}}
-    program, shield = quantize(policy, seen), Shield.build(c, [stages[name] for name in net.stages])
+    program, shield = quantize(policy, seen, profile=net.profile), Shield.build(c, [stages[name] for name in net.stages])
     steps = vectors.make(program, shield, c.observe(seen)[0], steps=32)
     return Image(c, program, shield, steps.head(4)), steps
+
+
+def _layers(net: Net, outputs: int, rng: np.random.Generator) -> tuple[Any, ...]:
+    """Layers of random weights; the first one of its kind."""
+    made: list[Any] = []
+    inputs, widths = net.observations, list(net.hidden)
+    if net.first in ("gru", "lstm"):
+        width = widths.pop(0)
+        rows = width * (3 if net.first == "gru" else 4)
+        shapes = ((rows, inputs), (rows, width), (rows,), (rows,))
+        made.append(Recurrent(net.first, *(rng.standard_normal(shape) / np.sqrt(shape[-1]) for shape in shapes)))
+        inputs = width
+    elif net.first != "dense":
+        filters, image = widths.pop(0), (3, 4, net.observations // 12)
+        alone = net.first == "depthwise"
+        weight = rng.standard_normal((filters, 1 if alone else 3, 3, 3)) / 3
+        made.append(Conv(weight, rng.standard_normal(filters) * 0.1, net.activation, image, padding=(1, 1, 1, 1), depthwise=alone))
+        inputs = filters * image[1] * image[2]
+    for k, width in enumerate((*widths, outputs)):
+        activation = net.activation if k < len(widths) else "none"
+        made.append(Layer(rng.standard_normal((width, inputs)) * 1.3 / np.sqrt(inputs), rng.standard_normal(width) * 0.1, activation))
+        inputs = width
+    return tuple(made)
 
 
 def on_rp2040(image: Image, steps: Vectors) -> float:
@@ -188,21 +224,24 @@ def write(core: str, engine: str, numbers: dict[str, float]) -> None:
 
 
 def compare(name: str, label: str, counter: Callable[[Image, Vectors], float]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Count the fitted and the held-out nets, fit, and print the one beside the other."""
-    work, counted = [], []
-    for net in (*FITTED, *HELD_OUT):
+    """Count the fitted and the held-out nets, fit, and print the one beside the other. A net that the engine refuses is named."""
+    rows: list[tuple[Net, bool, cost.Work, float]] = []
+    for net, held_out in [*((net, False) for net in FITTED), *((net, True) for net in HELD_OUT)]:
         image, steps = make(net)
-        work.append(cost.work(image.program, image.shield))
-        counted.append(counter(image, steps))
-    prices = fit(work[: len(FITTED)], np.array(counted[: len(FITTED)]))
-    rows = []
-    for k, (net, done, value) in enumerate(zip((*FITTED, *HELD_OUT), work, counted)):
+        try:
+            rows.append((net, held_out, cost.work(image.program, image.shield), counter(image, steps)))
+        except PufferEdgeError as refusal:
+            print(f"{name} does not run {net.name}: {refusal}")
+    seen = [row for row in rows if not row[1]]
+    prices = fit([done for _, _, done, _ in seen], np.array([value for *_, value in seen]))
+    table = []
+    for net, held_out, done, value in rows:
         predicted = sum(getattr(done, kind) * price for kind, price in prices.items())
-        rows.append({"net": net.name, "fitted": k < len(FITTED), "counted": round(value), "predicted": round(predicted)})
-        rows[-1]["error"] = round(predicted / value - 1, 4)
+        table.append({"net": net.name, "fitted": not held_out, "counted": round(value), "predicted": round(predicted)})
+        table[-1]["error"] = round(predicted / value - 1, 4)
     show(f"{name}, {label}: a unit of each work", [prices])
-    show(f"{name}, {label}: nets that the fit has not seen", [row for row in rows if not row["fitted"]])
-    return prices, [{"on": name, "label": label, **row} for row in rows]
+    show(f"{name}, {label}: nets that the fit has not seen", [row for row in table if not row["fitted"]])
+    return prices, [{"on": name, "label": label, **row} for row in table]
 
 
 def main() -> None:

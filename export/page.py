@@ -41,13 +41,13 @@ def first_time(source: Source) -> str:
 
 def cost_rows(cost: Mapping[str, Any]) -> str:
     """Work and bytes, a row each."""
-    return "".join(f"<tr><th>{key.replace('_', ' ')}</th><td>{value:,}</td></tr>" for key, value in cost.items() if key != "ticks")
+    return "".join(f"<tr><th>{key.replace('_', ' ')}</th><td>{value:,}</td></tr>" for key, value in cost.items() if isinstance(value, int))
 
 
 def tick_rows(cost: Mapping[str, Any]) -> str:
     """The predicted time of a tick, a table with a row for each engine; words where nothing is predicted."""
     if not cost["ticks"]:
-        return "<p>The time of a tick is not predicted for this target.</p>"
+        return "<p>The time of a tick is not predicted for this policy on this target.</p>"
     head = "<tr><th>engine</th><th>MHz</th><th>µs a tick</th><th>flash cache cold</th><th>of the period</th><th></th></tr>"
     rows = "".join(
         f"<tr><td>{t['engine']}</td><td>{t['clock_mhz']}</td><td>{t['us']:,}</td><td>{t['cold_us']:,}</td>"
@@ -65,7 +65,9 @@ def tick_words(cost: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{t['us']:,} µs a tick{cold}, {t['share_of_period']:.1%} of the period ({t['label']}, engine {t['engine']}, {t['clock_mhz']} MHz)"
         )
-    return lines or ["the time of a tick is not predicted for this target"]
+    lines = lines or ["the time of a tick is not predicted for this policy on this target"]
+    demand = cost.get("demand", {"checked": True})
+    return lines if demand["checked"] else [*lines, f"so the demand of {demand['rate_hz']:g} Hz was not checked"]
 
 
 def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:

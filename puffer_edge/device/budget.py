@@ -32,14 +32,17 @@ def predictions(image: Image, target: Target) -> list[Prediction]:
     return [one for one in found if one is not None]
 
 
-def manifest_cost(image: Image, target: Target) -> dict[str, Any]:
+def manifest_cost(image: Image, target: Target, rate_hz: float | None = None) -> dict[str, Any]:
     """What the manifest says under ``cost``: work, bytes, and ``ticks``, the predicted time of a tick by engine.
+
+    With a rate that was demanded also ``demand``: the rate, and whether it was ``checked``, which needs a prediction.
 
     ``flash_bytes`` and ``ram_bytes`` are what the policy and its engine take. Where the engine's own size is not known
     (``engine_bytes`` 0) they are without it; the interpreter of MicroPython and the C library are never in it.
     """
     program = image.program
     done, engine = cost.work(program, image.shield), _engine_bytes(target)
+    demand = {} if rate_hz is None else {"demand": {"rate_hz": rate_hz, "checked": _own(predictions(image, target), target) is not None}}
     return {
         "macs": program.macs,
         "requantises": done.requantise + done.shift,
@@ -53,7 +56,13 @@ def manifest_cost(image: Image, target: Target) -> dict[str, Any]:
         "flash_bytes": len(image.data) + engine,
         "ram_bytes": _ram_bytes(image, target),
         "ticks": [one.summary(image.contract.rate_hz) for one in predictions(image, target)],
+        **demand,
     }
+
+
+def _own(found: Sequence[Prediction], target: Target) -> Prediction | None:
+    """The prediction for the engine of the target's own firmware, if there is one."""
+    return next((one for one in found if one.engine == cost.engines(target)[0]), None)
 
 
 def _engine_bytes(target: Target) -> int:
@@ -85,15 +94,15 @@ def check_size(image: Image, target: Target) -> None:
 def check_rate(image: Image, target: Target, rate_hz: float) -> None:
     """Raise where a tick is predicted to take more than ``SHARE`` of the period at a rate.
 
-    Nothing is refused where nothing is predicted: a computer whose operating system schedules, or work that has no price.
+    Nothing is refused where nothing is predicted: a computer whose operating system schedules, or work that has no price. The
+    manifest then says ``checked: false``.
 
     Raises:
         DoesNotFit: it does not fit by the engine of the target's firmware; the message says what would.
     """
-    found = predictions(image, target)
-    if not found or found[0].engine != cost.engines(target)[0] or found[0].share(rate_hz) <= SHARE:
+    own = _own(predictions(image, target), target)
+    if own is None or own.share(rate_hz) <= SHARE:
         return
-    own = found[0]
     raise DoesNotFit(
         f"µs for a tick ({own.label}, not timed on a board; engine {own.engine})",
         round(own.cold_us, 1),

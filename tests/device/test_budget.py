@@ -8,6 +8,7 @@ import pytest
 
 from puffer_edge.device import budget, cost, target
 from puffer_edge.errors import DoesNotFit
+from puffer_edge.export import page
 from puffer_edge.integer.image import Image
 from puffer_edge.integer.shield import Shield
 from puffer_edge.integer.vectors import make
@@ -48,6 +49,13 @@ def test_the_engine_of_the_firmware_comes_first() -> None:
 def test_a_rate_that_holds_is_not_refused() -> None:
     budget.check_rate(LARGE, RP2040, 500)
     budget.check_rate(LARGE, target.load("host"), 1e6)  # nothing is predicted, nothing is refused
+
+
+def test_a_demand_that_nothing_can_check_is_said_to_be_unchecked() -> None:
+    assert budget.manifest_cost(SMALL, RP2040, 500)["demand"] == {"rate_hz": 500, "checked": True}
+    held = budget.manifest_cost(SMALL, target.load("host"), 500)
+    assert held["demand"] == {"rate_hz": 500, "checked": False}
+    assert page.tick_words(held)[-1] == "so the demand of 500 Hz was not checked"
 
 
 def test_a_refusal_names_the_numbers_and_what_would_fit() -> None:

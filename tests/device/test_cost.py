@@ -14,7 +14,10 @@ from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import vectors
 from puffer_edge.integer.image import Image
+from puffer_edge.integer.ops.dense import Dense
+from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.shield import Shield
+from tests import samples
 from tests.integer import cart
 
 RP2040 = target.load("rp2040")
@@ -70,6 +73,26 @@ def test_the_work_of_a_tick_is_counted() -> None:
     assert (done.mac_int8, done.requantise, done.lookup, done.choice) == (4 * 8 + 8 * 16 + 16 * 2, 8 + 16 + 2, 8 + 16, 2)
     assert (done.observation, done.action, done.operation, done.shield) == (4, 1, len(this.program.ops), this.shield.instructions)
     assert (done.four_bits().mac_int4, done.four_bits().mac_int8, done.shifts().shift) == (done.mac_int8, 0, done.requantise)
+
+
+@pytest.mark.parametrize("profile", ["int8", "int16x8", "int4", "shift"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "depthwise", "gru", "lstm", "two_cells"])
+def test_every_product_and_rounding_of_every_network_is_counted_once(name: str, profile: str) -> None:
+    policy = samples.network(name)
+    seen, starts = samples.episodes(policy.contract, 400)
+    program = quantize(policy, seen, starts, profile)
+    done = cost.work(program, Shield.build(policy.contract, ()))
+    hidden = program.ops[1:-1]
+    padding = sum(op.n_out * (-op.n_in % 4) for op in hidden if isinstance(op, Dense))
+    assert done.macs == program.macs + padding
+    assert done.requantise + done.shift == sum(op.requantises for op in program.ops[1:])
+    assert done.lookup + done.interpolate == sum(op.lookups for op in hidden)
+    if name == "mlp":
+        kind = {"int16x8": "mac_int16", "int4": "mac_int4"}.get(profile, "mac_int8")
+        assert getattr(done, kind) >= 24 * 16 + 16 * 16
+        assert (done.shift > 0) == (profile == "shift")
+    if name == "gru":
+        assert done.mac_int16 >= 3 * 12 * 12, "a GRU's hidden state is int16 in every profile"
 
 
 def test_a_prediction_is_the_sum_of_its_parts_and_has_the_weakest_label() -> None:
