@@ -18,7 +18,7 @@ from record import save, show
 
 import puffer_edge.firmware
 from puffer_edge import envs
-from puffer_edge.cli import EVALUATION_SEED, calibration
+from puffer_edge.commands.sources import EVALUATION_SEED, calibration
 from puffer_edge.device import target as targets
 from puffer_edge.device.board import open_board
 from puffer_edge.export.bundle import export
@@ -49,7 +49,8 @@ def row(name: str, target: str, episodes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = train(env, seed=0, out=Path(folder) / "run")
         about = {"environment": name}
-        bundle = export(run.policy, targets.load(target), Path(folder) / "bundle", calibration(env, run.policy, guard), env.shield, about)
+        observations, starts = calibration(env, run.policy, guard)
+        bundle = export(run.policy, targets.load(target), Path(folder) / "bundle", observations, env.shield, about, starts=starts)
         with open_board("sim", bundle) as board:
             board.install(bundle.image.data)
             found = check(bundle, board, env, episodes, EVALUATION_SEED).summary()

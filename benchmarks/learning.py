@@ -16,7 +16,7 @@ import numpy as np
 from record import save, show
 
 from puffer_edge import envs
-from puffer_edge.cli import EVALUATION_SEED, calibration
+from puffer_edge.commands.sources import EVALUATION_SEED, calibration
 from puffer_edge.envs import closed_loop
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.reference import InFloat, Runner
@@ -32,7 +32,7 @@ def row(name: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = train(env, seed=seed, out=Path(folder) / "run")
     guard, bare = Shield.build(env.contract, env.shield), Shield.none(env.contract)
-    program = quantize(run.policy, calibration(env, run.policy, guard))
+    program = quantize(run.policy, *calibration(env, run.policy, guard))
     found = {
         key: closed_loop.run(env, Runner(proposer, shield, EPISODES), EVALUATION_SEED)
         for key, proposer, shield in (

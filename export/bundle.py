@@ -37,6 +37,9 @@ def export(
     shield: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any] | None = None,
     rate_hz: float | None = None,
+    starts: npt.ArrayLike | None = None,
+    profile: str = "int8",
+    ranges: str | Sequence[str] = "percentile",
 ) -> Bundle:
     """Write a bundle.
 
@@ -48,6 +51,9 @@ def export(
         shield: specification of the shield, one mapping a stage.
         about: further manifest fields, such as the environment's name and returns.
         rate_hz: demand that a tick fit at this rate, by the predicted time; the contract's rate stays.
+        starts: (N,) whether a row of the observations begins an episode; None: only the first does.
+        profile: of the integers: "int8", "int16x8", "int4" or "shift".
+        ranges: how ranges are read off the calibration, as of ``quantize``.
 
     Returns:
         the bundle, read back and verified.
@@ -57,14 +63,21 @@ def export(
         InvalidInput, RangeError: the policy or shield cannot be put into integers.
     """
     seen = np.asarray(observations, np.float64)
-    program = quantize(policy, seen)
+    program = quantize(policy, seen, starts, profile, ranges)
     built = Shield.build(policy.contract, shield)
     steps = vectors.make(program, built, policy.contract.observe(seen)[0], steps=VECTOR_STEPS)
-    source = Source(policy, Image(policy.contract, program, built, steps.head(SELF_TEST_STEPS)), steps, target, seen)
+    source = Source(
+        policy,
+        Image(policy.contract, program, built, steps.head(SELF_TEST_STEPS)),
+        steps,
+        target,
+        seen,
+        None if starts is None else np.asarray(starts, bool),
+    )
     budget.check_size(source.image, target)
     if rate_hz is not None:
         budget.check_rate(source.image, target, rate_hz)
-    quality = measure(policy, program, seen)
+    quality = measure(policy, program, seen, starts)
     files, left_out = _files(source)
     manifest = {
         "name": policy.name,
@@ -79,13 +92,16 @@ def export(
         },
         "contract": policy.contract.digest.hex(),
         "shield": {"stages": list(built.stages), "specification": [dict(stage) for stage in shield]},
-        "cost": budget.manifest_cost(source.image, target),
+        "cost": budget.manifest_cost(source.image, target, rate_hz),
         "calibration": {
             "observations": len(seen),
             "agreement": round(quality.agreement, 5),
             "median_action_error": round(quality.median_action_error, 5),
             "worst_action_error": round(quality.worst_action_error, 5),
             "saturated": round(quality.saturated, 6),
+            "saturation": {place: list(counts) for place, counts in quality.saturation.items()},
+            "profile": profile,
+            "ranges": ranges if isinstance(ranges, str) else list(ranges),
         },
         "vectors": {"steps": len(steps), "sequences": int((steps.flags & protocol.STEP_RESET).sum()), "self_test_steps": SELF_TEST_STEPS},
         "versions": {

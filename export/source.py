@@ -8,7 +8,7 @@ from puffer_edge.device.target import Target
 from puffer_edge.integer.image import Image
 from puffer_edge.integer.vectors import Vectors
 from puffer_edge.policy import Policy
-from puffer_edge.spaces import Floats
+from puffer_edge.spaces import Bools, Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +21,7 @@ class Source:
         vectors: all test vectors, of which the image holds the first.
         target: the board.
         observations: (N, n) physical observations that the program was calibrated on, in order of time.
+        starts: (N,) whether a row begins an episode; None: only the first does.
     """
 
     policy: Policy
@@ -28,6 +29,7 @@ class Source:
     vectors: Vectors
     target: Target
     observations: Floats
+    starts: Bools | None = None
 
     @property
     def name(self) -> str:

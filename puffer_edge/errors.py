@@ -5,6 +5,7 @@ PufferEdgeError
 ├── Unsupported         the request is understood, this build or machine cannot do it
 │   └── MissingExtra    … until an optional package is installed
 ├── DoesNotFit          needs more than the target has (needs, has)
+├── ReturnLost          no profile of integers keeps enough of the float policy's return
 ├── Diverged            a training's numbers became NaN or infinite
 ├── RangeError          an integer may leave the range that every engine shares
 ├── ContractError       two contracts differ, or one is inconsistent
@@ -69,6 +70,12 @@ class DoesNotFit(PufferEdgeError):
         super().__init__(f"the policy needs {needs:g} {what}, {target} has {has:g}: {advice}")
         self.needs = needs
         self.has = has
+
+
+class ReturnLost(PufferEdgeError):
+    """No profile of integers keeps as much of the float policy's return as was asked for."""
+
+    exit_code = 11
 
 
 class Diverged(PufferEdgeError):

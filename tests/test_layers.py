@@ -16,8 +16,10 @@ ROOT = Path(__file__).parents[1]
 # One line is one floor. A floor may use the lines below it; two names on one line are siblings and never use each other.
 FLOORS = (
     ("cli",),
+    ("commands",),
     ("hil", "export"),
     ("train",),
+    ("intake",),
     ("envs",),
     ("device",),
     ("integer",),
@@ -32,8 +34,8 @@ DATA = ("firmware", "targets")  # folders of files; whoever opens them as packag
 # What may be imported at the top of a module, beyond the standard library, numpy and this package, and where.
 AT_TOP = {
     "torch": ("puffer_edge.train",),
-    "rich": ("puffer_edge.cli",),
-    "tyro": ("puffer_edge.cli",),
+    "rich": ("puffer_edge.commands",),
+    "tyro": ("puffer_edge.cli", "puffer_edge.commands"),
 }
 VAGUE = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 

@@ -15,7 +15,7 @@ from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer.reference import InFloat, Runner
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
-from puffer_edge.spaces import Floats, Ints
+from puffer_edge.spaces import Bools, Floats, Ints
 from puffer_edge.trace import COLUMNS, Trace
 
 RESAMPLES = 2000
@@ -31,6 +31,7 @@ class Episodes:
         lengths: (episodes,) steps.
         outcome: (ticks,) uint32 flags and reasons of every tick of every episode.
         observations: (ticks, n) int32 fixed-point observations.
+        episode: (ticks,) episode of every tick; the ticks of one episode are in order of time.
     """
 
     returns: Floats
@@ -38,7 +39,15 @@ class Episodes:
     lengths: npt.NDArray[np.int64]
     outcome: npt.NDArray[np.uint32]
     observations: Ints
+    episode: npt.NDArray[np.int64]
     seed: int
+
+    def calibration(self) -> tuple[Ints, Bools]:
+        """What the policy itself saw: (N, n) observations of the ticks at which it ran, episode by episode, and (N,) where each begins."""
+        ran = np.flatnonzero((self.outcome & protocol.POLICY_RAN) != 0)
+        rows = ran[np.argsort(self.episode[ran], kind="stable")]
+        starts = np.diff(self.episode[rows], prepend=-1) != 0
+        return self.observations[rows], starts
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -91,7 +100,7 @@ def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
     state = np.concatenate([environment.reset(episode_rng(seed, k), 1) for k in range(rows)])
     alive = np.ones(rows, bool)
     returns, costs, lengths = np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int64)
-    outcomes, seen = [], []
+    outcomes, seen, episode = [], [], []
     flags: Any = protocol.STEP_RESET
     for _ in range(environment.max_steps):
         observation, _, invalid = c.observe(environment.observe(state))
@@ -101,13 +110,14 @@ def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
         state = np.where(alive[:, None], following, state)  # an ended row rests: its plant may diverge
         outcomes.append(tick.outcome[alive])
         seen.append(observation[alive])
+        episode.append(np.flatnonzero(alive))
         returns += np.where(alive, reward, 0.0)
         costs += np.where(alive, cost, 0.0)
         lengths += alive
         alive &= ~terminated
         if not alive.any():
             break
-    return Episodes(returns, costs, lengths, np.concatenate(outcomes), np.concatenate(seen), seed)
+    return Episodes(returns, costs, lengths, np.concatenate(outcomes), np.concatenate(seen), np.concatenate(episode), seed)
 
 
 def integer_returns(environment: Environment, runner: Runner, seed: int) -> Floats:

@@ -1,0 +1,211 @@
+"""What commands begin with: a policy with its environment, shield and calibration; a bundle; bounds of numbers."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from puffer_edge.commands.console import SIDE
+from puffer_edge.errors import InvalidInput
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CALIBRATION_EPISODES = 32
+CALIBRATION_SEED = 7_000_000
+EVALUATION_SEED = 8_000_000
+MAX_EPISODES = 100_000
+MAX_OBSERVATION_BYTES = 256 << 20
+DRAWS = 8192
+POLICY, OBSERVATIONS = "policy.safetensors", "observations.npz"
+
+
+def check_episodes(episodes: int, seed: int) -> None:
+    if not 1 <= episodes <= MAX_EPISODES or seed < 0:
+        raise InvalidInput(f"episodes must lie in 1 … {MAX_EPISODES:,} and seed not be negative, not {episodes} and {seed}")
+
+
+def open_bundle(path: Path) -> Any:
+    """A bundle, with a word about files in it that nothing reads."""
+    from puffer_edge.device.bundle import Bundle
+
+    held = Bundle.load(path)
+    if held.unlisted:
+        SIDE.print(f"{path} holds files that no export wrote, and nothing reads: {', '.join(held.unlisted[:5])}", style="yellow")
+    return held
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A policy and what surrounds it on the way to a board.
+
+    Attributes:
+        policy: the float policy.
+        environment: the environment it was trained in; None for a policy from elsewhere without one.
+        shield: its shield.
+        observations: (N, n_observations) physical observations for calibration and vectors, in order of time.
+        starts: (N,) whether a row begins an episode.
+        calibrated: where the observations are from, in words.
+    """
+
+    policy: Any
+    environment: Any
+    shield: Any
+    observations: Any
+    starts: Any
+    calibrated: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Fields of the manifest."""
+        return {"calibrated": self.calibrated} | ({"environment": self.environment.name} if self.environment else {})
+
+    def returns(self, proposer: Any, episodes: int, seed: int) -> Any:
+        """Episodes of a program, or of ``InFloat``, behind the shield.
+
+        Raises:
+            InvalidInput: there is no environment.
+        """
+        from puffer_edge.envs import closed_loop
+        from puffer_edge.integer.reference import Runner
+
+        if self.environment is None:
+            raise InvalidInput(f"{self.policy.name} has no environment here, so no return: import it with --env, or compare without returns")
+        return closed_loop.run(self.environment, Runner(proposer, self.shield, episodes), seed)
+
+
+def policy_of(run: Path) -> tuple[Any, Any]:
+    """The policy of a run folder or file, and its environment, None for a policy from elsewhere without one."""
+    from puffer_edge import envs
+    from puffer_edge.policy import Policy
+
+    policy = Policy.load(run / POLICY if run.is_dir() else run)
+    name = policy.origin.get("environment")
+    return policy, envs.load(name) if isinstance(name, str) else None
+
+
+def environment_of(run: Path) -> tuple[Any, Any]:
+    """The policy of a run, and its environment.
+
+    Raises:
+        InvalidInput: it has none.
+    """
+    policy, env = policy_of(run)
+    if env is None:
+        raise InvalidInput(f"{run} does not say which environment it belongs to: import it with --env to have returns")
+    return policy, env
+
+
+def task_of(run: Path, shield: bool = True, observations: Path | None = None, shield_file: Path | None = None) -> Task:
+    """A run as export and verify need it.
+
+    Calibration observations are, in this order: the file; those in the run; rollouts in the run's environment; and for want of
+    all of them draws from the normaliser's mean and deviation, with a warning.
+
+    Args:
+        run: a run folder, or a policy.safetensors.
+        shield: the file's stages, else the environment's, else the contract's limits; False: none.
+        observations: .npy or .npz with (N, n_observations) physical observations, and in the .npz ``starts``.
+        shield_file: TOML with one [[stage]] table a stage.
+    """
+    policy, env = policy_of(run)
+    guard = shield_of(policy, env, shield, shield_file)
+    kept = run / OBSERVATIONS if run.is_dir() else None
+    if observations is not None:
+        seen, starts, words = *read_observations(observations, policy.contract), f"the file {observations.name}"
+    elif kept is not None and kept.is_file():
+        seen, starts, words = *read_observations(kept, policy.contract), f"{OBSERVATIONS} of the run"
+    elif env is not None:
+        seen, starts, words = *calibration(env, policy, guard), f"{CALIBRATION_EPISODES} episodes in {env.name}"
+    else:
+        seen, starts, words = *_drawn(policy), "draws from the normaliser's mean and deviation, not from the task"
+        SIDE.print(
+            f"{policy.name} has no observations to calibrate on: ranges are guessed from its normaliser, and agreement says little. "
+            "Record some (--observations FILE.npy, rows of physical observations) or import with --env",
+            style="yellow",
+        )
+    return Task(policy, env, guard, seen, starts, words)
+
+
+def shield_of(policy: Any, env: Any, wanted: bool = True, file: Path | None = None) -> Any:
+    """The shield of a policy: a file's stages, the environment's default, or for a policy from elsewhere the contract's limits."""
+    from puffer_edge.integer.shield import Shield
+
+    if not wanted and file is not None:
+        raise InvalidInput("--no-shield and --shield-file exclude each other")
+    if not wanted:
+        SIDE.print("without a shield: nothing but the contract's range stands between the policy and the actuator", style="yellow")
+        return Shield.none(policy.contract)
+    return Shield.build(policy.contract, _stages(file) if file else env.shield if env else ({"stage": "limit"},))
+
+
+def _stages(file: Path) -> list[Any]:
+    try:
+        stages = tomllib.loads(file.read_text("utf-8")).get("stage")
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput(f"{file} is no TOML: {error}") from None
+    if not isinstance(stages, list):
+        raise InvalidInput(f'{file} lists no stage: write a table [[stage]] with stage = "limit" and its fields for each')
+    return stages
+
+
+def read_observations(path: Path, contract: Any) -> tuple[Any, Any]:
+    """Observations and where episodes begin, from .npy or .npz; nothing in it is unpickled.
+
+    Raises:
+        InvalidInput: the file is no such file, too large, or has another shape.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {path}")
+    if path.stat().st_size > MAX_OBSERVATION_BYTES:
+        raise InvalidInput(f"{path} has {path.stat().st_size:,} bytes, at most {MAX_OBSERVATION_BYTES:,}: a few thousand rows are enough")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return _checked(path, loaded, None, contract)
+        with loaded:
+            sizes = sum(info.file_size for info in loaded.zip.infolist())
+            if sizes > MAX_OBSERVATION_BYTES:
+                raise InvalidInput(f"{path} unpacks to {sizes:,} bytes, at most {MAX_OBSERVATION_BYTES:,}")
+            return _checked(path, loaded["observations"], loaded["starts"] if "starts" in loaded.files else None, contract)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InvalidInput(f"{path} holds no array 'observations' that can be read: {error}") from None
+
+
+def _checked(path: Path, values: Any, starts: Any, contract: Any) -> tuple[Any, Any]:
+    import numpy as np
+
+    if values.ndim != 2 or values.shape[1] != contract.n_observations or not len(values) or values.dtype.kind not in "fiu":
+        raise InvalidInput(f"{path} must hold rows of {contract.n_observations} physical observations, not {values.dtype} of shape {values.shape}")
+    first = np.arange(len(values)) == 0 if starts is None else np.asarray(starts).astype(bool)
+    if first.shape != (len(values),):
+        raise InvalidInput(f"'starts' in {path} must say of each of {len(values)} rows whether it begins an episode, not have shape {first.shape}")
+    return values.astype(np.float64), first
+
+
+def _drawn(policy: Any) -> tuple[Any, Any]:
+    """Normal draws by the normaliser, inside the contract."""
+    import numpy as np
+
+    c, norm = policy.contract, policy.normalizer
+    low, high = np.array([ch.low for ch in c.observations]), np.array([ch.high for ch in c.observations])
+    rng = np.random.default_rng(CALIBRATION_SEED)
+    seen = rng.normal(norm.mean, norm.std, (DRAWS, c.n_observations))
+    return np.clip(seen, low, high), np.arange(DRAWS) % 64 == 0
+
+
+def calibration(env: Any, policy: Any, guard: Any) -> tuple[Any, Any]:
+    """Physical observations of the policy's own rollouts, in order of time, and where episodes begin."""
+    from puffer_edge.envs import closed_loop
+    from puffer_edge.integer.reference import InFloat, Runner
+
+    observations, starts = closed_loop.run(env, Runner(InFloat(policy), guard, CALIBRATION_EPISODES), CALIBRATION_SEED).calibration()
+    return env.contract.physical_observation(observations), starts
