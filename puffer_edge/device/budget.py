@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import puffer_edge.firmware
-from puffer_edge import find
 from puffer_edge.device import cost
 from puffer_edge.device import target as targets
 from puffer_edge.device.cost import SHARE, Prediction, Work
@@ -20,6 +20,7 @@ from puffer_edge.integer.ops.lookup import Lookup
 from puffer_edge.integer.ops.lookup16 import Lookup16
 from puffer_edge.integer.ops.tanh16 import Tanh16
 
+PREBUILT = Path(puffer_edge.firmware.__file__).parent / "prebuilt"
 MICROPYTHON = Path(puffer_edge.firmware.__file__).parent / "micropython" / "puffer_edge_device"
 SMALLER = "try a smaller hidden layer, for example 'puffer-edge train … --hidden 32 32'"
 MOST_HZ = 1_000_000.0
@@ -37,11 +38,12 @@ def manifest_cost(image: Image, target: Target, rate_hz: float | None = None) ->
 
     With a rate that was demanded also ``demand``: the rate, and whether it was ``checked``, which needs a prediction.
 
-    ``flash_bytes`` and ``ram_bytes`` are what the policy and its engine take. Where the engine's own size is not known
-    (``engine_bytes`` 0) they are without it; the interpreter of MicroPython and the C library are never in it.
+    ``flash_bytes`` and ``ram_bytes`` are what the policy and its engine take. Where the engine's own bytes are not known
+    (``engine_bytes``, ``engine_ram_bytes`` 0) they are without them; a stack, the interpreter of MicroPython and the C library are
+    never in them.
     """
     program = image.program
-    done, engine = cost.work(program, image.shield), _engine_bytes(target)
+    done, (engine, engine_ram) = cost.work(program, image.shield), _engine_bytes(target)
     demand = {} if rate_hz is None else {"demand": {"rate_hz": rate_hz, "checked": _own(predictions(image, target), target) is not None}}
     return {
         "macs": program.macs,
@@ -53,8 +55,9 @@ def manifest_cost(image: Image, target: Target, rate_hz: float | None = None) ->
         "activation_bytes": 2 * program.activation_bytes,
         "memory_bytes": program.memory_bytes,
         "engine_bytes": engine,
+        "engine_ram_bytes": engine_ram,
         "flash_bytes": len(image.data) + engine,
-        "ram_bytes": _ram_bytes(image, target),
+        "ram_bytes": _ram_bytes(image, target) + engine_ram,
         "ticks": [one.summary(image.contract.rate_hz) for one in predictions(image, target)],
         **demand,
     }
@@ -65,18 +68,18 @@ def _own(found: Sequence[Prediction], target: Target) -> Prediction | None:
     return next((one for one in found if one.engine == cost.engines(target)[0]), None)
 
 
-def _engine_bytes(target: Target) -> int:
-    """Flash of what runs the policy: the prebuilt firmware, the runtime's files, or the engine compiled for the core."""
-    prebuilt = find.folder("puffer_edge.firmware") / "prebuilt" / f"{target.name}.bin"
-    if target.firmware == "c" and prebuilt.is_file():
-        return prebuilt.stat().st_size
+def _engine_bytes(target: Target) -> tuple[int, int]:
+    """Flash and RAM of what runs the policy: the prebuilt firmware, the runtime's files, or the engine compiled for the core."""
+    if target.firmware == "c":
+        about = json.loads((PREBUILT / f"{target.name}.json").read_text("utf-8"))
+        return about["bytes"], about["data_ram_bytes"] + about["code_ram_bytes"]
     if target.firmware == "micropython":
-        return sum(path.stat().st_size for path in MICROPYTHON.glob("*.py"))
-    return cost.load(target.core).code_bytes.get("c", 0) if target.core else 0
+        return sum(path.stat().st_size for path in MICROPYTHON.glob("*.py")), 0
+    return cost.load(target.core).code_bytes.get("c", 0) if target.core else 0, 0
 
 
 def _ram_bytes(image: Image, target: Target) -> int:
-    """Activations, memory, and the image where the engine copies it: ours and MicroPython do, a build of the C sources reads it in flash."""
+    """Of the policy: activations, memory, and the image where the engine copies it: ours and MicroPython do, a build of the C sources reads it in flash."""
     held = 0 if target.firmware in ("sources", "wasm") else len(image.data)
     return held + image.program.scratch_bytes
 

@@ -31,7 +31,8 @@ def test_the_manifest_says_what_a_policy_costs_on_every_target(name: str) -> Non
     board = target.load(name)
     held = budget.manifest_cost(SMALL, board)
     assert held["flash_bytes"] == held["engine_bytes"] + held["image_bytes"]
-    assert held["ram_bytes"] >= held["activation_bytes"] + held["memory_bytes"] > 0
+    assert held["ram_bytes"] >= held["activation_bytes"] + held["memory_bytes"] + held["engine_ram_bytes"] > 0
+    assert (held["engine_ram_bytes"] > 0) == (board.firmware == "c")
     assert len(held["ticks"]) == (len(cost.engines(board)) if board.core else 0)
     for k, tick in enumerate(held["ticks"]):
         assert tick["engine"] == cost.engines(board)[k]
