@@ -79,7 +79,7 @@ def _engine_bytes(target: Target) -> tuple[int, int]:
 
 
 def _ram_bytes(image: Image, target: Target) -> int:
-    """Of the policy: activations, memory, and the image where the engine copies it: ours and MicroPython do, a build of the C sources reads it in flash."""
+    """Of the policy: activations, memory, and the image where the engine copies it; a build of the C sources reads it in flash."""
     held = 0 if target.firmware in ("sources", "wasm") else len(image.data)
     return held + image.program.scratch_bytes
 
