@@ -9,6 +9,7 @@ from collections.abc import Callable
 import tyro
 
 from puffer_edge.commands.boards import check, install, simulate, start, status, stop
+from puffer_edge.commands.comparing import compare
 from puffer_edge.commands.console import fail
 from puffer_edge.commands.exporting import export
 from puffer_edge.commands.lists import doctor, environments, targets
@@ -19,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
     "export": export,
+    "compare": compare,
     "install": install,
     "check": check,
     "start": start,

@@ -90,6 +90,13 @@ def policy_of(run: Path) -> tuple[Any, Any]:
     return policy, envs.load(name) if isinstance(name, str) else None
 
 
+def environment_named(name: str) -> Any:
+    """An environment, None for the empty name."""
+    from puffer_edge import envs
+
+    return envs.load(name) if name else None
+
+
 def environment_of(run: Path) -> tuple[Any, Any]:
     """The policy of a run, and its environment.
 

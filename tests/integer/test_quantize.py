@@ -315,7 +315,7 @@ def test_wrong_requests_say_what_there_is(about: dict, match: str) -> None:
 def test_an_image_out_of_reordered_values_is_refused() -> None:
     policy = samples.network("conv")
     first, second, *rest = policy.layers
-    other = dataclasses.replace(second, shape=(5, 4, 3))
+    other = dataclasses.replace(second, shape=(10, 2, 3), weight=np.ones((4, 10, 2, 2)))
     layers = (first, other, Layer(np.ones((8, other.n_out)), np.zeros(8), "relu"), *rest[1:])
     changed = dataclasses.replace(policy, layers=layers)
     with pytest.raises(Unsupported, match="in another order"):
