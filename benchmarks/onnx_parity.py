@@ -1,8 +1,10 @@
 """Does ONNX Runtime compute what the policy is? The integer models bit for bit, the float and QDQ models within what is measured here.
 
-The integer models get independent random rows, an eighth of the numbers edges (bounds, their neighbours, the ends of int32), a
-tenth of the rows on fallback; a row counts as different when one bit of action, applied action or stages is. The float and QDQ
-models get physical observations inside the contract, and errors are shares of an action's range; beside them the program's own.
+The integer models get random rows, an eighth of the numbers edges (bounds, their neighbours, the ends of int32), a tenth of the rows on
+fallback; a row counts as different when one bit of action, memory, applied action or stages is. Rows run side by side, and a memory
+goes on from batch to batch. The float and QDQ models get physical observations inside the contract, from cleared memory, and errors
+are shares of an action's range; beside them the program's own. Dense nets of several sizes first, then every kind of layer in every
+profile.
 
 python benchmarks/onnx_parity.py [--vectors 1000000] [--seed 0]
 """
@@ -11,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,12 @@ from puffer_edge.contract import Contract
 from puffer_edge.export.onnx import float_model, integer_model, qdq_model
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.quantize import quantize
+from puffer_edge.integer.scales import PROFILES
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
+
+sys.path.append(str(Path(__file__).parents[1]))  # the nets that the tests compare are measured here at length
+from tests.export import nets
 
 BATCH = 20_000
 Feeds = dict[str, npt.NDArray[np.int32]]
@@ -58,16 +66,20 @@ def integers_different(program: Program, shield: Shield, count: int, seed: int) 
     """Rows where the plain model differs, where the shielded one does, and the share of rows on which the shield acted."""
     plain, shielded, c = session(integer_model(program)), session(integer_model(program, shield)), program.contract
     different = guarded = acted = 0
+    kept = program.start(BATCH)
     for feeds in batches(c, count, seed):
-        last = np.clip(feeds["observation"], c.observation_low, c.observation_high)
-        action = program.run(last)
+        last, memory = np.clip(feeds["observation"], c.observation_low, c.observation_high), kept[: len(feeds["observation"])]
+        given = {"memory": memory} if program.memory else {}
+        action, memory = program.step(last, memory)
         raw = np.where(feeds["fallback"][:, None] != 0, c.action_safe, action).astype(np.int32)
         applied, stages = shield.apply(last, raw, feeds["previous"], feeds["fallback"])
         applied = np.clip(applied, c.action_low, c.action_high)
-        (got,) = plain.run(["action"], {"observation": feeds["observation"]})
-        different += int((got != action).any(1).sum())
-        again, got_applied, got_stages = shielded.run(["action", "applied", "stages"], feeds)
+        remembered = ["memory_out"] if program.memory else []
+        got, *after = plain.run(["action", *remembered], {"observation": feeds["observation"]} | given)
+        different += int(((got != action).any(1) | np.any([(a != memory).any(1) for a in after], axis=0)).sum())
+        again, got_applied, got_stages = shielded.run(["action", "applied", "stages"], feeds | given)
         wrong = (again != action).any(1) | (got_applied != applied).any(1) | (got_stages != stages)
+        kept[: len(memory)] = memory
         guarded += int(wrong.sum())
         acted += int((stages != 0).sum())
     return different, guarded, acted / count
@@ -79,10 +91,13 @@ def physical(c: Contract, count: int, seed: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).uniform(low, high, (count, c.n_observations)).astype(np.float32)
 
 
-def actions(model: bytes, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(rows, m) what a float or QDQ model does on (rows, n) physical observations."""
-    runner = session(model)
-    parts = [runner.run(["action"], {"observation": observation[k : k + BATCH]})[0] for k in range(0, len(observation), BATCH)]
+def actions(model: bytes, observation: npt.NDArray[np.float32], memory: int = 0) -> npt.NDArray[np.float32]:
+    """(rows, m) what a float or QDQ model does on (rows, n) physical observations, from cleared memory."""
+    runner, parts = session(model), []
+    for k in range(0, len(observation), BATCH):
+        rows = observation[k : k + BATCH]
+        cleared = {"memory": np.zeros((len(rows), memory), np.float32)} if memory else {}
+        parts.append(runner.run(["action"], {"observation": rows} | cleared)[0])
     return np.concatenate(parts)
 
 
@@ -94,16 +109,29 @@ def errors(policy: Policy, observation: npt.NDArray[np.float32], got: npt.NDArra
 
 
 def row(net: tuple[str, str, str], settings: dict[str, int]) -> dict[str, Any]:
-    """One net in all four models."""
+    """One dense net in all four models."""
     size, activation, head = net
-    count, seed = settings["vectors"], settings["seed"]
-    policy, seen = make_policy(HIDDEN[size], activation, head, seed)
-    program, shield = quantize(policy, seen), Shield.build(policy.contract, STAGES)
+    policy, seen = make_policy(HIDDEN[size], activation, head, settings["seed"])
+    named = {"net": size, "activation": activation, "head": head, "profile": "int8"}
+    return named | measured(policy, quantize(policy, seen), Shield.build(policy.contract, STAGES), seen, settings)
+
+
+def row_of_kind(kind: str, profile: str, settings: dict[str, int]) -> dict[str, Any]:
+    """One kind of layer in one profile, behind a shield that limits the rate of change."""
+    policy = nets.policy(kind, nets.HEADS.get(kind, "clip"), seed=settings["seed"])
+    seen = nets.observations(policy.contract, 2000, settings["seed"])
+    named = {"net": kind, "activation": "relu", "head": policy.head.kind, "profile": profile}
+    shield = Shield.build(policy.contract, ({"stage": "slew", "per_second": {"servo1": 7000.0}},))
+    return named | measured(policy, quantize(policy, seen, profile=profile), shield, seen, settings)
+
+
+def measured(policy: Policy, program: Program, shield: Shield, seen: npt.NDArray[np.float64], settings: dict[str, int]) -> dict[str, Any]:
+    """What the four models of a policy do."""
+    count, seed, c = settings["vectors"], settings["seed"], policy.contract
     different, guarded, acted = integers_different(program, shield, count, seed + 1)
-    result: dict[str, Any] = {"net": size, "activation": activation, "head": head, "vectors": count}
-    result |= {"integer_different": different, "shielded_different": guarded, "shield_acted": round(acted, 3)}
-    c, x = policy.contract, physical(policy.contract, min(count, 100_000), seed + 2)
-    ways = {"float": actions(float_model(policy), x), "qdq": actions(qdq_model(policy, seen), x)}
+    result: dict[str, Any] = {"vectors": count, "integer_different": different, "shielded_different": guarded, "shield_acted": round(acted, 3)}
+    x = physical(c, min(count, 100_000), seed + 2)
+    ways = {name: actions(model, x, policy.memory) for name, model in (("float", float_model(policy)), ("qdq", qdq_model(policy, seen)))}
     for name, got in (ways | {"program": c.physical_action(program.run(c.observe(x)[0]))}).items():
         error = errors(policy, x, got)
         result |= {f"{name}_median_error": float(np.median(error)), f"{name}_worst_error": float(error.max())}
@@ -119,10 +147,12 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     settings = vars(parser.parse_args())
+    dense = (row(net, settings) for net in itertools.product(("1x8", "2x16", "2x64"), ACTIVATIONS, HEADS))
+    kinds = (row_of_kind(kind, profile, settings) for kind in nets.KINDS for profile in PROFILES)
     rows = []
-    for net in itertools.product(("1x8", "2x16", "2x64"), ACTIVATIONS, HEADS):
-        rows.append(row(net, settings))
-        print(*rows[-1].values(), flush=True)
+    for found in itertools.chain(dense, kinds):
+        rows.append(found)
+        print(*found.values(), flush=True)
     import onnx
     import onnxruntime
 

@@ -12,7 +12,8 @@ from puffer_edge.spaces import Floats
 WIDTH = 24
 """Observations of every net here: an image of 2 channels of 3 by 4, or a signal of 3 channels of 8 samples."""
 KINDS = ("dense", "conv1d", "conv2d", "depthwise", "average", "max", "gru", "lstm", "conv_gru", "gru_lstm")
-RECURRENT = ("gru", "lstm", "conv_gru", "gru_lstm")
+HEADS = {"conv1d": "tanh", "depthwise": "multi_discrete", "lstm": "discrete", "gru_lstm": "tanh"}
+"""Head of a kind where the integers are compared; "clip" for the others."""
 
 
 def contract(head: str = "clip") -> Contract:

@@ -45,7 +45,7 @@ def choices(program: Program, action: Ints) -> Ints:
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("kind", nets.KINDS)
 def test_every_bit_of_every_step(kind: str, profile: str) -> None:
-    head = {"conv1d": "tanh", "depthwise": "multi_discrete", "lstm": "discrete", "gru_lstm": "tanh"}.get(kind, "clip")
+    head = nets.HEADS.get(kind, "clip")
     program = made(kind, head, profile)
     session = onnxruntime.InferenceSession(integer_model(program), providers=["CPUExecutionProvider"])
     names, x, c = [o.name for o in session.get_outputs()], seen(program), program.contract
