@@ -33,7 +33,7 @@ def files(source: Source) -> dict[str, bytes]:
     policy, program, shield = source.policy, source.image.program, source.image.shield
     return {
         "policy.onnx": float_model(policy),
-        "policy.qdq.onnx": qdq_model(policy, source.observations),
+        "policy.qdq.onnx": qdq_model(policy, source.observations, source.starts),
         "policy.integer.onnx": integer_model(program, physical=True),
         "policy.shielded.onnx": integer_model(program, shield, physical=True),
         "policy.fixed.onnx": integer_model(program),

@@ -26,8 +26,6 @@ OUTLIERS = 5e-4
 """Share of the calibration that may saturate: a few freak readings must not cost everybody precision."""
 MARGIN = 1.1
 """Observations up to this factor beyond the calibration's do not saturate."""
-SEQUENCE = 256
-"""Rows after which a memory is cleared during calibration, where nobody says when episodes begin."""
 SMALLEST = 1e-6
 
 
@@ -39,7 +37,7 @@ def qdq_model(policy: Policy, observations: npt.ArrayLike, starts: npt.ArrayLike
     Args:
         policy: the float policy.
         observations: (N, n_observations) physical observations of its own rollouts, in order of time.
-        starts: (N,) whether a row begins an episode; only a policy with memory asks for it.
+        starts: (N,) whether a row begins an episode; None: only the first does.
 
     Raises:
         MissingExtra: the package onnx is not installed.
@@ -51,11 +49,12 @@ def qdq_model(policy: Policy, observations: npt.ArrayLike, starts: npt.ArrayLike
         raise InvalidInput(f"QDQ needs finite calibration observations of shape (N, {policy.contract.n_observations}), not {seen.shape}")
     g = Graph()
     centre, reach = _input_range(policy, seen)
-    inputs = _layer_inputs(policy, seen, np.arange(len(seen)) % SEQUENCE == 0 if starts is None else np.asarray(starts, np.bool_))
+    inputs = _layer_inputs(policy, seen, np.zeros(len(seen), np.bool_) if starts is None else np.asarray(starts, np.bool_))
     inputs[0] = (inputs[0] - centre) / reach
     first = _folded(policy.layers[0], centre, reach)
-    x = g.emit("Sub", g.input("observation", np.float32, policy.contract.n_observations), _mean(g, policy, centre))
-    x = g.emit("Mul", x, g.floats("a scale of the input", 1 / (policy.normalizer.std * reach)))
+    x = onnx_float.normalised(g, policy, g.input("observation", np.float32, policy.contract.n_observations))
+    x = g.emit("Sub", x, g.floats("the centre of an observation", centre))
+    x = g.emit("Mul", x, g.floats("the reach of an observation", 1 / reach))
     cells = iter(onnx_float.memories(g, policy))
     kept = []
     for k, layer in enumerate((first, *policy.layers[1:])):
@@ -70,21 +69,16 @@ def qdq_model(policy: Policy, observations: npt.ArrayLike, starts: npt.ArrayLike
     return g.model("policy_qdq", policy.contract, {})
 
 
-def _mean(g: Graph, policy: Policy, centre: Floats) -> str:
-    return g.floats("a mean", policy.normalizer.mean + centre * policy.normalizer.std)
-
-
 def _input_range(policy: Policy, seen: Floats) -> tuple[Floats, Floats]:
-    """(n,) centre and (n,) half width of each normalised observation; a convolution's are one a channel, without centre."""
+    """(n,) centre and (n,) half width of each normalised observation; a convolution's are one a channel, without centre; a pool's nothing."""
     z = policy.normalizer(seen)
     first = policy.layers[0]
-    image = isinstance(first, (Conv, Pool))
-    centre = np.zeros(z.shape[1]) if image else np.median(z, axis=0)
+    if isinstance(first, Pool):
+        return np.zeros(z.shape[1]), np.ones(z.shape[1])
+    centre = np.zeros(z.shape[1]) if isinstance(first, Conv) else np.median(z, axis=0)
     reach = np.quantile(np.abs(z - centre), 1 - OUTLIERS, axis=0) * MARGIN
     if isinstance(first, Conv):
         reach = np.repeat(reach.reshape(first.shape[0], -1).max(1), first.n_in // first.shape[0])
-    elif image:
-        reach = np.full_like(reach, reach.max())
     return centre, np.maximum(reach, SMALLEST)
 
 
@@ -95,7 +89,7 @@ def _folded(layer: AnyLayer, centre: Floats, reach: Floats) -> AnyLayer:
     if isinstance(layer, Recurrent):
         return replace(layer, weight_ih=layer.weight_ih * reach, bias_ih=layer.bias_ih + layer.weight_ih @ centre)
     if isinstance(layer, Pool):
-        raise InvalidInput("a policy that begins with a pool has no product to quantise there: put a convolution first")
+        return layer
     channels = reach.reshape(layer.shape[0], -1)[:, 0]
     each = np.repeat(channels, len(layer.bias) // layer.shape[0])[:, None] if layer.depthwise else channels
     return replace(layer, weight=layer.weight * each[..., None, None])

@@ -31,7 +31,7 @@ def files(source: Source) -> dict[str, bytes]:
     """
     held = {
         MODELS["float"]: float_model(source.policy),
-        MODELS["qdq"]: qdq_model(source.policy, source.observations),
+        MODELS["qdq"]: qdq_model(source.policy, source.observations, source.starts),
         "build_engine.sh": script(source.policy).encode(),
         "README.md": page(source.policy).encode(),
     }
