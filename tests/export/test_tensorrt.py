@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import puffer_edge
+from puffer_edge.device import target
 from puffer_edge.errors import MissingExtra, Unsupported
 from puffer_edge.export import tensorrt
+from puffer_edge.export.bundle import export
 from puffer_edge.export.onnx_float import float_model
 from puffer_edge.export.onnx_graph import Graph
 from puffer_edge.export.onnx_qdq import qdq_model
@@ -128,3 +130,18 @@ def test_latencies_are_of_a_gpu_or_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     measured = benchmark.rows("gru64", [], 5, 0)
     assert [(row["model"], row["batch"], row["provider"]) for row in measured] == [(m, b, "CPU") for m in ("float", "qdq") for b in (1, 64)]
     assert all(row["p99_us"] >= row["median_us"] > 0 for row in measured)
+
+
+def test_a_jetson_bundle_holds_models_that_build(tmp_path: Path) -> None:
+    """Of a policy with memory: everything for TensorRT is in the folder, and formats that have no such layer are left out by name."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    policy = nets.policy("lstm", "discrete")
+    held = export(policy, target.load("jetson"), tmp_path / "bundle", nets.observations(policy.contract, 640), [])
+    assert {"onnx", "tensorrt"} <= set(held.manifest["formats"])
+    assert held.manifest["left_out"]["vnnlib"].startswith("layer 1 is a recurrent")
+    folder = held.path / "tensorrt"
+    assert {path.name for path in folder.iterdir()} == {*tensorrt.MODELS.values(), "build_engine.sh", "README.md"}
+    for name in tensorrt.MODELS.values():
+        model = (folder / name).read_bytes()
+        assert model == (held.path / name).read_bytes()
+        check(tensorrt.build(model), policy)
