@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puffer_edge import __version__
+from puffer_edge import __version__, find
 from puffer_edge.device import budget
 from puffer_edge.device.bundle import IMAGE, POLICY, VECTORS, Bundle
 from puffer_edge.device.target import Target
@@ -116,6 +116,11 @@ def export(
     }
     files["report.html"] = page.bundle_page(source, manifest).encode()
     return Bundle.write(out, manifest, files)
+
+
+def formats() -> tuple[str, ...]:
+    """Every format there is: the modules of this package that write files."""
+    return tuple(name for name in find.names("puffer_edge.export", ".py") if hasattr(importlib.import_module(f"puffer_edge.export.{name}"), "files"))
 
 
 def _files(source: Source) -> tuple[dict[str, bytes], dict[str, str]]:

@@ -14,12 +14,14 @@ from puffer_edge.commands.console import fail
 from puffer_edge.commands.exporting import export
 from puffer_edge.commands.lists import doctor, environments, targets
 from puffer_edge.commands.training import evaluate, train
+from puffer_edge.commands.verifying import verify
 from puffer_edge.errors import PufferEdgeError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
     "export": export,
+    "verify": verify,
     "compare": compare,
     "install": install,
     "check": check,

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("cli",),
     ("commands",),
+    ("engines",),
     ("hil", "export"),
     ("train",),
     ("intake",),
