@@ -18,6 +18,9 @@ OPSET = 18
 IR_VERSIONS = {13: 8, 18: 9}
 """The format's version that belongs to each operator set in use."""
 
+MEMORY = "memory_out of a step is memory of the next; zeros at the start of an episode"
+"""What a file with a memory says of it."""
+
 
 class Graph:
     """Nodes, constants, inputs and outputs; tensors are known by name.
@@ -116,7 +119,8 @@ class Graph:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], producer_name="puffer-edge")
         model.ir_version = IR_VERSIONS[self.opset]
         model.producer_version = __version__
-        helper.set_model_props(model, _metadata(contract) | about)
+        memory = {"memory": MEMORY} if any(tensor.name == "memory" for tensor in self.inputs) else {}
+        helper.set_model_props(model, _metadata(contract) | memory | about)
         self.onnx.checker.check_model(model, full_check=True)
         self.onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         return bytes(model.SerializeToString(deterministic=True))

@@ -112,6 +112,13 @@ def test_a_cleared_memory_is_zeros() -> None:
     assert differences(policy, policy.act(x[:, 0]), got(float_model(policy), policy, x)[0][:, 0]).max() <= FLOAT_TOLERANCE
 
 
+def test_the_file_says_what_a_memory_is() -> None:
+    for kind in ("dense", "lstm"):
+        about = {p.key: p.value for p in onnx.load_from_string(float_model(nets.policy(kind))).metadata_props}
+        assert about.get("memory", "").startswith("memory_out of a step") == (kind == "lstm")
+        assert about["contract_digest"] == nets.contract("clip").digest.hex()
+
+
 def test_batch_is_open_and_shapes_are_inferred() -> None:
     for kind in nets.KINDS:
         policy = nets.policy(kind, "multi_discrete")
