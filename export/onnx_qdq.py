@@ -70,13 +70,19 @@ def qdq_model(policy: Policy, observations: npt.ArrayLike, starts: npt.ArrayLike
 
 
 def _input_range(policy: Policy, seen: Floats) -> tuple[Floats, Floats]:
-    """(n,) centre and (n,) half width of each normalised observation; a convolution's are one a channel, without centre; a pool's nothing."""
-    z = policy.normalizer(seen)
-    first = policy.layers[0]
+    """(n,) centre and (n,) half width of each normalised observation: the calibration's, never beyond the contract's.
+
+    Where the calibration is constant, the contract's range counts. A convolution has one width a channel, and no centre: its padding
+    must stay 0. A pool is not quantised.
+    """
+    c, first, z = policy.contract, policy.layers[0], policy.normalizer(seen)
     if isinstance(first, Pool):
         return np.zeros(z.shape[1]), np.ones(z.shape[1])
     centre = np.zeros(z.shape[1]) if isinstance(first, Conv) else np.median(z, axis=0)
+    ends = [policy.normalizer(c.physical_observation(end)) - centre for end in (c.observation_low, c.observation_high)]
+    whole = np.abs(ends).max(0)
     reach = np.quantile(np.abs(z - centre), 1 - OUTLIERS, axis=0) * MARGIN
+    reach = np.where(reach < SMALLEST, whole, np.minimum(reach, whole))
     if isinstance(first, Conv):
         reach = np.repeat(reach.reshape(first.shape[0], -1).max(1), first.n_in // first.shape[0])
     return centre, np.maximum(reach, SMALLEST)

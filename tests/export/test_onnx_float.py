@@ -150,6 +150,15 @@ def test_a_pool_may_come_first() -> None:
         assert differences(pooled, wanted(pooled, x)[0], got(model, pooled, x)[0]).max() <= bound
 
 
+def test_an_observation_that_never_changed_keeps_the_contracts_range() -> None:
+    policy = nets.policy("dense", "clip")
+    x = seen(policy)
+    still = x.copy()
+    still[..., 3] = 0.5
+    error = differences(policy, wanted(policy, x)[0], got(qdq_model(policy, still.reshape(-1, nets.WIDTH)), policy, x)[0])
+    assert np.median(error) <= 0.01 and error.max() <= 0.1
+
+
 def test_the_normaliser_clips() -> None:
     """Beyond its reach an observation counts as one at its edge, in both models."""
     policy = nets.policy("dense", "clip")
