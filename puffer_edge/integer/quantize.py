@@ -174,7 +174,7 @@ def _input(
     step = _input_step(policy, centre, reach, how, tuple(int(k) for k in order))
     scale = how.input_scale
     if isinstance(first, Pool):  # it has no weights that could take the range up
-        return list(policy.layers), step, Seen(z, step.run(ints), scale * float(reach[0]), 0, order, starts)
+        return list(policy.layers), step, Seen(z, step.run(ints), how.settled(scale * float(reach[0])), 0, order, starts)
     return [_folded(first, centre, reach), *policy.layers[1:]], step, Seen((z - centre) / reach, step.run(ints), scale, 0, order, starts)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import numpy.typing as npt
 from puffer_edge.errors import RangeError
 
 Wide = npt.NDArray[np.int64]
+_ONCE: ContextVar[bool] = ContextVar("round once", default=False)
 
 
 def requantise(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide:
@@ -22,11 +26,27 @@ def requantise(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide
         shift: right shift in -30 … 31; a negative one shifts ``a`` left first.
     """
     m, s = np.asarray(multiplier, np.int64), np.asarray(shift, np.int64)
+    if _ONCE.get():
+        once: Wide = (a * m + (np.int64(1) << (30 + s))) >> (31 + s)
+        return once
     right = np.maximum(s, 0)
     high = ((a << np.maximum(-s, 0)) * m + (1 << 30)) >> 31
     half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
     result: Wide = np.where(right > 0, (high + half - (high < 0)) >> right, high)
     return result
+
+
+@contextmanager
+def single_rounding() -> Iterator[None]:
+    """Inside, ``requantise`` rounds once, halves up: ``floor(a · multiplier / 2^(31 + shift) + 1/2)``, as LiteRT's reference kernels do.
+
+    For a comparison with LiteRT alone: no device computes this, and a program's bits are those outside.
+    """
+    before = _ONCE.set(True)
+    try:
+        yield
+    finally:
+        _ONCE.reset(before)
 
 
 def rescale(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide:
