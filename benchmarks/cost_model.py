@@ -226,6 +226,16 @@ def write(core: str, engine: str, numbers: dict[str, float]) -> None:
     path.write_text(text[:start] + part + rest)
 
 
+def printed(core: instructions.Core, shield: float) -> float:
+    """Price of a shield's instruction printed as C: that of bytecode less the mean difference of both in the emulated core."""
+    saved = []
+    for net in (net for net in FITTED if net.stages and net.profile == "int8" and net.first == "dense"):
+        image, steps = make(net)
+        ticks = [instructions.Engine(core, image, as_c).ticks(steps, STEPS).cycles(core) for as_c in (False, True)]
+        saved.append((ticks[0] - ticks[1]) / image.shield.instructions)
+    return max(0.0, round(shield - float(np.mean(saved)), 3))
+
+
 def compare(name: str, label: str, counter: Callable[[Image, Vectors], float]) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Count the fitted and the held-out nets, fit, and print the one beside the other. A net that the engine refuses is named."""
     rows: list[tuple[Net, bool, cost.Work, float]] = []
@@ -262,6 +272,7 @@ def main() -> None:
             label = "emulated cycles" if core.name == EMULATED else "modelled cycles"
             prices, rows = compare(core.name, label, counter)
             results += rows
+            prices["printed"] = printed(core, prices["shield"])
             for name in (core.name, *LIKE.get(core.name, ())) if options.write else ():
                 write(name, "c", {"code_bytes": instructions.code_bytes(core), **prices})
     for machine in (micropython_ticks.CORTEX_M3, micropython_ticks.RV32) if options.micropython else ():

@@ -49,7 +49,8 @@ class Work:
         lookup: entries read from a table of int8.
         interpolate: entries read from a table of int16, with what lies between two of them.
         choice: logits that a discrete head compares.
-        shield: instructions of the shield.
+        shield: instructions of the shield, as bytecode.
+        printed: instructions of the shield, where it is printed as C and compiled.
     """
 
     tick: int = 1
@@ -65,6 +66,7 @@ class Work:
     interpolate: int = 0
     choice: int = 0
     shield: int = 0
+    printed: int = 0
 
     @property
     def macs(self) -> int:
@@ -243,6 +245,8 @@ def predict(target: Target, done: Work, engine: str, program_bytes: int) -> Pred
         return None
     core = load(target.core)
     prices = core.prices.get(engine)
+    if engine == "c" and target.firmware != "c":  # the bundle's C sources come with the shield printed, what a link installs is bytecode
+        done = replace(done, shield=0, printed=done.shield)
     used = {kind: count for kind in KINDS if (count := getattr(done, kind))}
     if prices is None or not set(used) <= set(prices):
         return None

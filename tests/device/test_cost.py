@@ -106,6 +106,21 @@ def test_a_prediction_is_the_sum_of_its_parts_and_has_the_weakest_label() -> Non
     assert cost.predict(RP2040, replace(done, tick=0), "c", 0).cycles < one.cycles  # type: ignore[union-attr]
 
 
+def test_the_shield_is_priced_as_what_runs_there() -> None:
+    this, _ = image("clip", (8,), "relu")
+    done = cost.work(this.program, this.shield)
+    for name, engine, kind in (
+        ("rp2040", "c", "shield"),
+        ("nrf52840", "c", "printed"),
+        ("esp32", "c", "printed"),
+        ("esp32", "micropython", "shield"),
+    ):
+        one = cost.predict(target.load(name), done, engine, 1000)
+        assert one is not None and {"shield", "printed"} & set(one.parts) == {kind}
+    for prices in (cost.load(name).prices["c"] for name in CORES):
+        assert prices["printed"].cycles < prices["shield"].cycles
+
+
 def test_a_flash_cache_makes_the_cold_tick_dearer_and_a_net_beyond_it_is_always_cold() -> None:
     this, _ = image("clip", (16, 16), "relu")
     done = cost.work(this.program, this.shield)
