@@ -47,9 +47,10 @@ export class PolicyError extends Error {
  * @typedef {ObservationChannel & {safe: number, initial: number}} ActionChannel
  * @typedef {{name: string, observations: ObservationChannel[], actions: ActionChannel[], head: string, rate_hz: number,
  *   policy_divider: number, staleness_limit: number}} Contract the fields of a contract that this module uses
- * @typedef {{raw: number[], applied: number[], outcome: number, flags: string[], reasons: string[], state: number}} Tick
- *   proposed and applied action in physical units; the outcome's 32 bits, its flags and the shield's reasons by name; the
- *   digest of the state
+ * @typedef {{raw: number[], applied: number[], fixed: {flags: number, observation: number[], raw: number[], applied: number[]},
+ *   outcome: number, flags: string[], reasons: string[], state: number}} Tick proposed and applied action in physical units;
+ *   fixed: what the engine was given (the observation is zeros where it was missed or invalid) and gave; the outcome's 32
+ *   bits, its flags and the shield's reasons by name; the digest of the state
  * @typedef {URL | string | ArrayBuffer | Uint8Array | WebAssembly.Module} Source an address, or what lies there
  */
 
@@ -220,16 +221,17 @@ export class Policy {
    */
   tick(observation, { reset = false, missed = false, invalid = false } = {}) {
     let flags = (reset ? STEP.RESET : 0) | (missed || observation === null ? STEP.MISSED : 0) | (invalid ? STEP.INVALID : 0);
-    let fixed;
-    if (observation !== null) {
-      fixed = toFixed(this.#inOrder(observation), this.contract.observations) ?? undefined;
-      if (fixed === undefined) flags |= STEP.INVALID;
+    let fixed = null;
+    if (observation !== null && !missed && !invalid) {
+      fixed = toFixed(this.#inOrder(observation), this.contract.observations);
+      if (fixed === null) flags |= STEP.INVALID;
     }
-    const { raw, applied, outcome } = this.step(flags, fixed);
-    const { actions } = this.contract;
+    const { raw, applied, outcome } = this.step(flags, fixed ?? undefined);
+    const { observations, actions } = this.contract;
     return {
       raw: toPhysical(raw, actions),
       applied: toPhysical(applied, actions),
+      fixed: { flags, observation: [...(fixed ?? observations.map(() => 0))], raw: [...raw], applied: [...applied] },
       outcome,
       flags: this.flags(outcome),
       reasons: this.reasons(outcome),
