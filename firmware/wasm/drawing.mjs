@@ -183,6 +183,6 @@ export function track(canvas, acted, span, ink) {
   pen.fillRect(0, 5, width, height - 10);
   pen.fillStyle = colour(ink);
   acted.forEach((on, k) => {
-    if (on) pen.fillRect(width - ((acted.length - k) * width) / span, 5, Math.max(width / span, 1.5), height - 10);
+    if (on) pen.fillRect(width - ((acted.length - k) * width) / span, 5, Math.max(width / span, 1) + 0.5, height - 10);
   });
 }

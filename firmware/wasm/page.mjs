@@ -44,6 +44,22 @@ function slider(parent, text, { min, max, value, say, set }) {
   return input;
 }
 
+/** @param {{low: number, high: number}} channel */
+const range = ({ low, high }) => `${low} … ${high}`;
+
+/**
+ * The part of a channel's range that a strip shows: less than all of it, around 0, while the values are small.
+ * @param {{low: number, high: number}} channel
+ * @param {(number | null)[]} values
+ * @returns {{low: number, high: number}}
+ */
+function shown({ low, high }, values) {
+  const most = values.reduce((/** @type {number} */ before, value) => Math.max(before, Math.abs(value ?? 0)), high / 50);
+  const power = 10 ** Math.floor(Math.log10(most));
+  const nice = [1, 2, 5, 10].map((step) => Number((step * power).toPrecision(1))).find((reach) => reach >= most) ?? high;
+  return low === -high && nice < high ? { low: -nice, high: nice } : { low, high };
+}
+
 /** Everything on the page that changes. */
 export class Demo {
   /**
@@ -93,9 +109,10 @@ export class Demo {
     const failed = rows.map((row) => (row.outcome & (OUTCOME.MISSED | OUTCOME.INVALID)) !== 0);
     if (this.draw) this.draw(element("scene"), this.#look());
     this.views.observations.forEach((view, i) => {
-      const { low, high } = observations[i];
       const values = rows.map((row, k) => (failed[k] ? null : row.observation[i]));
+      const { low, high } = shown(observations[i], values);
       strip(view.canvas, [{ values, ink: "sensor", width: 1.6 }], { low, high, span: this.span, rule: low < 0 && high > 0 ? 0 : undefined, marks: failed });
+      view.small.textContent = range(observations[i]) + (high < observations[i].high ? `, shown ±${high}` : "");
       view.value.textContent = last && !failed.at(-1) ? figures(last.observation[i]) : "–";
     });
     this.views.actions.forEach((view, j) => {
@@ -170,6 +187,10 @@ export class Demo {
     ])) {
       slider(element("faults"), text, { min: 0, max, value: 0, say: percent, set: (value) => (loop.faults[fault] = value) });
     }
+    const limit = this.policy.contract.staleness_limit;
+    element("hint").textContent =
+      `While observations are missed the policy's last proposal holds; after more than ${limit} in a row, ` +
+      "and at once when one is invalid, the contract's safe output acts. Every tick passes the shield.";
     element("pause").addEventListener("click", () => {
       this.running = !this.running;
       element("pause").textContent = this.running ? "Pause" : "Go on";
@@ -189,12 +210,11 @@ export class Demo {
   #strips() {
     const { observations, actions } = this.policy.contract;
     const row = (/** @type {string} */ parent, /** @type {string} */ kind, /** @type {string} */ name, /** @type {string} */ small, unit = "") => {
-      const view = { name, bit: 0, canvas: make("canvas", {}), value: make("span", {}) };
-      const label = make("div", { className: "name" }, name, make("small", {}, small));
+      const view = { name, bit: 0, canvas: make("canvas", {}), value: make("span", {}), small: make("small", {}, small) };
+      const label = make("div", { className: "name" }, name, view.small);
       element(parent).append(make("div", { className: `row ${kind}` }, label, view.canvas, make("div", { className: "value" }, view.value, make("small", {}, unit))));
       return view;
     };
-    const range = (/** @type {{low: number, high: number}} */ c) => `${c.low} … ${c.high}`;
     const unit = (/** @type {{unit: string}} */ c) => (c.unit === "1" ? "" : c.unit);
     const reasons = this.policy.stages.map((name, k) => ({ name, bit: 1 << k, small: "stage of the shield" }));
     reasons.push({ name: "invalid", bit: REASON.INVALID, small: "safe output" }, { name: "stale", bit: REASON.STALE, small: "safe output" });
