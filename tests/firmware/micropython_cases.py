@@ -75,10 +75,10 @@ def _input(kernels, put, random, count):
             wide = max(1, min(limit, abs(x[k] - mean)))
             while wide << max(0, -s) > TOP:  # the packer proves that it fits
                 s += 1
-            q += [mean, mh, ml, s]
+            q += [mean, mh, ml, s, k]
         zero = random.between(-128, 127)
         y = ints([0] * n)
-        kernels.input(x, y, ints([n, n, 0, zero, -128 - zero, 127 - zero, 0]), ints(q), b"")
+        kernels.input(x, y, ints([n, n, 0, zero, -128 - zero, 127 - zero, 0, 0]), ints(q), b"")
         put("input", y)
 
 
@@ -96,7 +96,7 @@ def _dense(kernels, put, random, count):
             q += [random.between(-(2**22), 2**22)] + random.scale(0)
         zero, limit = random.between(-128, 127), 32767 if wide else 127
         y = ints([0] * o)
-        kernels.dense(x, y, ints([i, o, stride, zero, -limit - 1 - zero, limit - zero, 7 * wide]), ints(q), bytes(w))
+        kernels.dense(x, y, ints([i, o, stride, zero, -limit - 1 - zero, limit - zero, 7 * wide, 0]), ints(q), bytes(w))
         put("dense", y)
 
 

@@ -44,8 +44,8 @@ class Reference:
         return zip(*[iter(q)] * width)
 
     def input(self, x, y, p, q, w):
-        for i, (mean, *scale) in enumerate(self.rows(q, 4)):
-            c = clamp(x[i] - mean, -(2**30 - 1), 2**30 - 1)
+        for i, (mean, *scale, k) in enumerate(self.rows(q, 5)):
+            c = clamp(x[k] - mean, -(2**30 - 1), 2**30 - 1)
             y[i] = clamp(requantise(c, *scale) + p[3], p[4] + p[3], p[5] + p[3])
 
     def dense(self, x, y, p, q, w):

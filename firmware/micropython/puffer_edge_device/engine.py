@@ -25,7 +25,11 @@ try:
 except (ImportError, SyntaxError):  # no machine code on this port
     from . import kernels
 
-KERNELS = (kernels.input, kernels.dense, kernels.lookup, kernels.lookup16, kernels.argmax, kernels.affine)  # by kind - 1
+KERNELS = (
+    kernels.input, kernels.dense, kernels.lookup, kernels.lookup16, kernels.argmax, kernels.affine,
+    kernels.conv, kernels.pool, kernels.gru, kernels.lstm, kernels.choices, kernels.tanh16,
+)  # by kind - 1  # fmt: skip
+GRU, LSTM = 9, 10
 
 
 class Engine:
@@ -35,15 +39,17 @@ class Engine:
         n, m = image.n, image.m
         self.n, self.m, self.divider, self.stale_limit = n, m, image.divider, image.stale_limit
         self.channels, self.actions = image.channels, image.actions
-        self.ops = [(KERNELS[kind - 1], p, q, w) for kind, p, q, w in image.ops]
-        widest = max(max(p[2], p[1]) for _, p, _, _ in self.ops)
         self.last = _ints(n)
-        self.x, self.y = _ints(max(widest, n)), _ints(max(widest, n))
+        self.x, self.y = _ints(max(image.widest, n)), _ints(max(image.widest, n))
+        values = _ints(image.memory + 3)  # a row of weights may read three more than there are
+        self.memory = memoryview(values)[: image.memory]
+        self.steps = []
+        self._plan(image.ops, memoryview(values))
         self.held, self.raw, self.previous = _ints(m), _ints(m), _ints(m)
         self.applied = self.previous  # the same thing after a tick
         self.safe = array("i", (self.actions[4 * j + 2] for j in range(m)))
         self.inputs, self.outputs = _ints(n + 2 * m + 1), _ints(m + 1)
-        self.state = bytearray(4 * (2 * m + n + 2))
+        self.state = bytearray(4 * (2 * m + n + 2) + 2 * image.memory)
         self.policy_us = self.shield_us = 0
         self.shield, self.shield_kind = None, SHIELDS["none"]
         if image.shield:
@@ -58,8 +64,27 @@ class Engine:
             self.held[j] = self.safe[j]
         for i in range(self.n):
             self.last[i] = 0
+        for i in range(len(self.memory)):
+            self.memory[i] = 0
         self.phase = 0
         self.stale = self.stale_limit + 1
+
+    def _plan(self, ops, memory):
+        """Who reads and writes what: operations alternate between two buffers; a cell is its gates, twice, and what it makes of them."""
+        x, y = self.x, self.y
+        for kind, p, q, w in ops:
+            kernel = KERNELS[kind - 1]
+            if kind == GRU or kind == LSTM:
+                rows, h = p[0][1], p[2][0]
+                gates = _ints(2 * rows)
+                self.steps.append((kernels.dense, x, gates, p[0], q[0], w[0]))
+                self.steps.append((kernels.dense, memory, memoryview(gates)[rows:], p[1], q[1], w[1]))
+                self.steps.append((kernel, gates, y, p[2], memory, b""))
+                memory = memory[h if kind == GRU else 2 * h :]
+            else:
+                self.steps.append((kernel, x, y, p, q, w))
+            x, y = y, x
+        self.result = x
 
     def tick(self, observation, flags):
         """Returns the outcome. ``observation`` (array "i") is not looked at if ``flags`` say missed or invalid."""
@@ -93,6 +118,11 @@ class Engine:
         at = _store(self.state, at, self.last)
         at = store(self.state, at, self.phase)
         at = store(self.state, at, self.stale)
+        for i in range(len(self.memory)):
+            v = self.memory[i]
+            self.state[at] = v & 255
+            self.state[at + 1] = (v >> 8) & 255
+            at += 2
         crc32(self.state, at, halves)
 
     def _observe(self, observation, flags):
@@ -117,12 +147,12 @@ class Engine:
         return outcome
 
     def _run(self):
-        x, y = self.x, self.y
+        x = self.x
         for i in range(self.n):
             x[i] = self.last[i]
-        for kernel, p, q, w in self.ops:
+        for kernel, x, y, p, q, w in self.steps:
             kernel(x, y, p, q, w)
-            x, y = y, x
+        x = self.result
         for j in range(self.m):
             self.held[j] = x[j]
 

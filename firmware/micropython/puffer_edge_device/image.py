@@ -14,19 +14,33 @@ HEADER = 80
 TRAILER = 32
 MAX_OPERATIONS = 64
 MAX_WIDTH = 4096
-INPUT, DENSE, LOOKUP, LOOKUP16, ARGMAX, AFFINE = 1, 2, 3, 4, 5, 6
-# what flows from one operation to the next
-OBSERVATION, INT8, HEAD, TABLE, ACTION = 0, 1, 2, 3, 4
-# (kind, flags) -> what it may take, what it gives
-FLOW = {
-    (INPUT, 0): ((OBSERVATION,), INT8),
-    (DENSE, 0): ((INT8,), INT8),
-    (DENSE, 1): ((INT8,), HEAD),
-    (LOOKUP, 0): ((INT8,), INT8),
-    (LOOKUP16, 0): ((HEAD,), TABLE),
-    (ARGMAX, 0): ((HEAD, TABLE), ACTION),
-    (AFFINE, 0): ((HEAD, TABLE), ACTION),
-}
+MAX_MEMORY = 4096
+INPUT, DENSE, LOOKUP, LOOKUP16, ARGMAX, AFFINE, CONV, POOL, GRU, LSTM, CHOICES, TANH16 = range(1, 13)
+ORDERED, WIDE, X16, INT4, SHIFT, DEPTHWISE, MAX = 1, 1, 2, 4, 8, 16, 32
+# what flows from one operation to the next, by the bytes of a value: int8, int16, observations; and what leaves
+INT8, INT16, OBSERVATION, ACTION = 1, 2, 4, 8
+# the flags that a kind may have
+FLAGS = (0, ORDERED | X16, WIDE | X16 | INT4 | SHIFT, 0, 0, 0, 0, X16 | INT4 | SHIFT | DEPTHWISE, X16 | MAX, X16, X16, 0, 0)
+
+
+def flow(kind, flags):
+    """What an operation takes and what it gives; nothing of an unknown one, or one with other flags."""
+    if not 1 <= kind <= 12 or flags & ~FLAGS[kind] or (flags & X16 and flags & INT4):
+        return 0, 0
+    wide = INT16 if flags & X16 else INT8
+    if kind == INPUT:
+        return OBSERVATION, wide
+    if kind == DENSE:
+        if flags & WIDE:
+            return (0, 0) if flags & X16 else (INT8, INT16)
+        return wide, wide
+    if kind == LOOKUP:
+        return INT8, INT8
+    if kind == LOOKUP16 or kind == TANH16:
+        return INT16, INT16
+    if kind == ARGMAX or kind == AFFINE or kind == CHOICES:
+        return INT16, ACTION
+    return wide, wide
 
 
 class BadImage(Exception):
@@ -39,6 +53,11 @@ class BadDigest(Exception):
 
 def padded(n):
     return (n + 3) & ~3
+
+
+def _stride(columns, flags):
+    """Values of a row of weights with its padding."""
+    return (columns + 7) & ~7 if flags & INT4 else padded(columns)
 
 
 class Image:
@@ -149,86 +168,176 @@ class Image:
 
     def _operations(self, at, end, count):
         self.ops = []
+        self.memory = self.widest = 0
         width, here = self.n, OBSERVATION
         for _ in range(count):
             self._need(at + 12 <= end, at)
             kind, flags, n_in, n_out, zero, low, high = struct.unpack("<BBHHhhh", self.read(at, 12))
-            takes, gives = FLOW.get((kind, flags), ((), 0))
-            self._need(here in takes and n_in == width and 1 <= n_out <= MAX_WIDTH, at)
-            self._need(n_in == n_out or kind in (DENSE, ARGMAX), at)
+            takes, gives = flow(kind, flags)
+            self._need(takes == here and n_in == width and 1 <= n_out <= MAX_WIDTH, at)
+            self._need(n_in == n_out or kind in (DENSE, ARGMAX, CONV, POOL, GRU, LSTM, CHOICES), at)
             self._need(gives != ACTION or n_out == self.m, at)
-            self._need(gives == ACTION or self.buffer >= (padded(n_out) if gives == INT8 else 2 * n_out), at)
-            self._need(low <= high or kind not in (INPUT, DENSE), at)
-            self._need(low >= -128 and high <= 127 or kind not in (INPUT, DENSE) or gives != INT8, at)
-            size = self._size(kind, n_in, n_out)
-            self._need(at + 12 + size <= end, at)
-            q, w = self._data(kind, at + 12, n_in, n_out, size)
-            p = array("i", (n_in, n_out, padded(n_in), zero, low - zero, high - zero, 7 if flags else 0))
+            self._need(gives == ACTION or self.buffer >= gives * padded(n_out), at)
+            if kind in (INPUT, DENSE, CONV):
+                self._need(low <= high, at)
+                self._need(gives != INT8 or (low >= -128 and high <= 127 and -128 <= zero <= 127), at)
+            self.at, self.end = at + 12, end
+            p = array("i", (n_in, n_out, _stride(n_in, flags), zero, low - zero, high - zero, 7 if flags & WIDE else 0, 1 if flags & SHIFT else 0))
+            p, q, w = self._data(kind, flags, n_in, n_out, p)
             self.ops.append((kind, p, q, w))
-            at += 12 + size
+            self.widest = max(self.widest, n_out, _stride(n_in, flags))
+            self.memory += 0 if kind not in (GRU, LSTM) else n_out if kind == GRU else 2 * n_out
+            self._need(self.memory <= MAX_MEMORY, at)
+            at = self.at
             width, here = n_out, gives
             self.feed()
         self._need(here == ACTION and at == end, at)
 
-    def _size(self, kind, i, o):
-        if kind == INPUT or kind == AFFINE:
-            return (8 if kind == INPUT else 16) * i + padded(i)
-        if kind == DENSE:
-            return 8 * o + padded(o) + o * padded(i)
-        return 4 * i * o if kind == ARGMAX else 256 if kind == LOOKUP else 1028
+    def _take(self, size):
+        """The next bytes of the operation, and the padding after them."""
+        at = self.at
+        self._need(at + padded(size) <= self.end, at)
+        self.at = at + padded(size)
+        return self.read(at, padded(size))
 
-    def _data(self, kind, at, i, o, size):
-        """An operation's data as the kernels take it: rows of integers, bytes."""
+    def _data(self, kind, flags, i, o, p):
+        """An operation's data as the kernels take it: parameters, rows of integers, bytes."""
+        at = self.at
         if kind == DENSE:
-            head = 8 * o + padded(o)
-            data = self.read(at, head)
-            weights = self.read(at + head, size - head)
-            for k in range(size - head):
-                weights[k] ^= 128  # signed to + 128
+            q, w = self._weighted(o, i, flags, 0)
+            return p, q, w
+        if kind == CONV:
+            return self._conv(flags, i, o, p)
+        if kind == GRU or kind == LSTM:
+            return self._cell(kind, flags, i, o)
+        if kind == POOL:
+            self._need(i % o == 0, at)
+            return array("i", (i, o, i // o, 1 if flags & MAX else 0)), array("i"), b""
+        if kind == INPUT:
+            return p, self._input(flags, i), b""
+        if kind == AFFINE:
+            return p, self._affine(i), b""
+        if kind == ARGMAX:
+            return p, self._levels(at, self._ints(self._take(4 * i * o), 0, i * o), o), b""
+        if kind == CHOICES:
+            return p, self._choices(i, o), b""
+        if kind == LOOKUP16:
+            return p, array("i", struct.unpack_from("<513h", self._take(1026))), b""
+        return p, array("i"), self._take(256) if kind == LOOKUP else b""
+
+    def _weighted(self, rows, columns, flags, lowest):
+        """Rows of bias, mh, ml, shift, and weights + 128 as bytes, which are padded to the stride of the values."""
+        at = self.at
+        bias = self._ints(self._take(4 * rows), 0, rows)
+        multipliers = None if flags & SHIFT else self._take(4 * rows)
+        shifts = self._take(rows)
+        q = array("i", bytes(16 * rows))
+        for k in range(rows):
+            q[4 * k] = bias[k]
+            q[4 * k + 1], q[4 * k + 2], q[4 * k + 3] = self._scale(at, multipliers, 4 * k, shifts, k, lowest)
+        return q, self._weights(rows, columns, flags)
+
+    def _weights(self, rows, columns, flags):
+        stride = _stride(columns, flags)
+        if not flags & INT4:
+            w = self._take(rows * stride)
+            for k in range(len(w)):
+                w[k] ^= 128  # signed to + 128
                 if not k & 1023:
                     self.feed()
-            return self._rows(at, o, self._ints(data, 0, o), data, 4 * o, 8 * o, 0), weights
-        data = self.read(at, size)
-        if kind == INPUT:
-            mean = self._ints(data, 0, i)
-            for k in range(i):
-                self._need(-LIMIT <= mean[k] <= LIMIT, at)
-            return self._rows(at, i, mean, data, 4 * i, 8 * i, -30), b""
-        if kind == AFFINE:
-            return self._affine(at, i, data), b""
-        if kind == ARGMAX:
-            return self._levels(at, self._ints(data, 0, i * o), o), b""
-        if kind == LOOKUP16:
-            return array("i", struct.unpack_from("<513h", data)), b""
-        return array("i"), data
+            return w
+        w = bytearray(rows * stride)
+        for k in range(rows * stride // 8):
+            four = self._take(4)
+            for b in range(4):
+                w[8 * k + 2 * b] = ((four[b] & 15) ^ 8) + 120
+                w[8 * k + 2 * b + 1] = ((four[b] >> 4) ^ 8) + 120
+            if not k & 127:
+                self.feed()
+        return w
+
+    def _conv(self, flags, i, o, p):
+        at = self.at
+        height, width, channels, filters, down, across, spare, outside, kh, kw, sh, sw, top, left, last = struct.unpack("<7Hh6BH", self._take(24))
+        self._need(spare == 0 and last == 0 and height * width * channels == i and down * across * filters == o, at)
+        self._need(kh > top and kw > left and sh >= 1 and sw >= 1 and min(height, width, channels, filters, down, across) >= 1, at)
+        self._need((down - 1) * sh - top < height and (across - 1) * sw - left < width, at)
+        self._need(flags & X16 or -128 <= outside <= 127, at)
+        deep = flags & DEPTHWISE
+        self._need(not deep or filters % channels == 0, at)
+        columns = kh * kw * (1 if deep else channels)
+        self._need(columns <= 65535, at)
+        q, w = self._weighted(filters, columns, flags, 0)
+        sizes = (height, width, channels, filters, down, across, kh, kw, sh, sw, top, left, outside, p[3], p[4], p[5], p[7], _stride(columns, flags))
+        return array("i", sizes + ((filters // channels) if deep else 0,)), q, w
+
+    def _cell(self, kind, flags, i, h):
+        rows = (3 if kind == GRU else 4) * h
+        bits = 0
+        if kind == LSTM:
+            bits = self._take(1)[0]
+            self._need(bits <= 12, self.at)
+        q_given, w_given = self._weighted(rows, i, 0, -15)
+        q_kept, w_kept = self._weighted(rows, h, 0, -15)
+        given = array("i", (i, rows, padded(i), 0, -32768, 32767, 0, 0))
+        # no value of the memory is set to zero for padding: what its weights of zero read is another state's
+        kept = array("i", (padded(h), rows, padded(h), 0, -32768, 32767, 0, 0))
+        cell = array("i", (h, 1 if flags & X16 else 0, bits, h))
+        return (given, kept, cell), (q_given, q_kept), (w_given, w_kept)
+
+    def _input(self, flags, n):
+        """Rows of mean, mh, ml, shift, index."""
+        at = self.at
+        mean = self._ints(self._take(4 * n), 0, n)
+        multipliers, shifts = self._take(4 * n), self._take(n)
+        order = self._take(2 * n) if flags & ORDERED else None
+        q = array("i", bytes(20 * n))
+        for k in range(n):
+            self._need(-LIMIT <= mean[k] <= LIMIT, at)
+            q[5 * k] = mean[k]
+            q[5 * k + 1], q[5 * k + 2], q[5 * k + 3] = self._scale(at, multipliers, 4 * k, shifts, k, -30)
+            q[5 * k + 4] = struct.unpack_from("<H", order, 2 * k)[0] if order else k
+            self._need(q[5 * k + 4] < n, at)
+        for k in range(n):  # each once
+            for j in range(k):
+                self._need(q[5 * k + 4] != q[5 * j + 4], at)
+        return q
+
+    def _choices(self, n, m):
+        at = self.at
+        sizes = struct.unpack("<%dH" % m, self._take(2 * m)[: 2 * m])
+        self._need(min(sizes) >= 1 and sum(sizes) == n, at)
+        levels = self._ints(self._take(4 * n), 0, n)
+        k = 0
+        for j in range(m):
+            for _ in range(sizes[j]):
+                self._need(self.actions[4 * j] <= levels[k] <= self.actions[4 * j + 1], at)
+                k += 1
+        return array("i", sizes + tuple(levels))
 
     def _ints(self, data, at, count):
         return array("i", (struct.unpack_from("<i", data, at + 4 * k)[0] for k in range(count)))
 
-    def _multiplier(self, at, data, multiplier, shift, lowest):
-        """A multiplier as two limbs, and its shift."""
-        ml, mh = struct.unpack_from("<HH", data, multiplier)
-        s = struct.unpack_from("<b", data, shift)[0]
-        self._need(0x4000 <= mh < 0x8000 or mh == ml == 0, at + multiplier)
-        self._need(lowest <= s <= 31, at + shift)
+    def _scale(self, at, multipliers, multiplier, shifts, shift, lowest):
+        """A multiplier as two limbs, and its shift; without multipliers the shift alone."""
+        s = struct.unpack_from("<b", shifts, shift)[0]
+        self._need(lowest <= s <= 31, at)
+        if multipliers is None:
+            return 0, 0, s
+        ml, mh = struct.unpack_from("<HH", multipliers, multiplier)
+        self._need(0x4000 <= mh < 0x8000 or mh == ml == 0, at)
         return mh, ml, s
 
-    def _rows(self, at, count, first, data, multiplier, shift, lowest):
-        """Rows of first, mh, ml, shift."""
-        q = array("i", bytes(16 * count))
-        for k in range(count):
-            q[4 * k] = first[k]
-            q[4 * k + 1], q[4 * k + 2], q[4 * k + 3] = self._multiplier(at, data, multiplier + 4 * k, shift + k, lowest)
-        return q
-
-    def _affine(self, at, m, data):
+    def _affine(self, m):
         """Rows of mh, ml, shift, offset, low, high, the last two less offset; low and high are within the contract's."""
+        at = self.at
+        multipliers, shifts = self._take(4 * m), self._take(m)
+        data = self._take(12 * m)
         q = array("i", bytes(24 * m))
-        base = 4 * m + padded(m)
         for j in range(m):
-            offset, low, high = (struct.unpack_from("<i", data, base + 4 * (j + part * m))[0] for part in range(3))
-            self._need(-LIMIT <= offset <= LIMIT and self.actions[4 * j] <= low <= high <= self.actions[4 * j + 1], at + base + 4 * j)
-            q[6 * j], q[6 * j + 1], q[6 * j + 2] = self._multiplier(at, data, 4 * j, 4 * m + j, -30)
+            offset, low, high = (struct.unpack_from("<i", data, 4 * (j + part * m))[0] for part in range(3))
+            self._need(-LIMIT <= offset <= LIMIT and self.actions[4 * j] <= low <= high <= self.actions[4 * j + 1], at)
+            q[6 * j], q[6 * j + 1], q[6 * j + 2] = self._scale(at, multipliers, 4 * j, shifts, j, -30)
             q[6 * j + 3], q[6 * j + 4], q[6 * j + 5] = offset, low - offset, high - offset
         return q
 
