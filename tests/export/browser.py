@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import http.server
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import tempfile
 import threading
 import time
@@ -53,29 +54,31 @@ class Browser:
     def __init__(self, program: str, home: str, width: int = 1280, height: int = 1200) -> None:
         commands, self._to = os.pipe()
         self._from, answers = os.pipe()
-        shell = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
-        window = f"--window-size={width},{height}"
-        self._process = subprocess.Popen(
-            ["sh", "-c", shell, program, *OPTIONS, *QUIET, window, f"--user-data-dir={home}", "about:blank"],
-            pass_fds=(commands, answers), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(commands)
-        os.close(answers)
+        command = [program, *OPTIONS, *QUIET, f"--window-size={width},{height}", f"--user-data-dir={home}", "about:blank"]
+        ends = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (commands, answers)]  # out of the way of 3 and 4
+        null = os.open(os.devnull, os.O_RDWR)
+        moves = [(os.POSIX_SPAWN_DUP2, source, to) for source, to in ((null, 0), (null, 1), (null, 2), (ends[0], 3), (ends[1], 4))]
+        self._process = os.posix_spawn(program, command, os.environ, file_actions=moves)
+        for fd in (commands, answers, null, *ends):
+            os.close(fd)
         self._pending = b""
         self._count = 0
         self._session = ""
         self.faults: list[str] = []
+
+    def close(self) -> None:
+        """End the browser."""
+        os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
+        os.close(self._to)
+        os.close(self._from)
+
+    def attach(self) -> None:
+        """Make the page, and listen to its events."""
         page = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.ask(f"{domain}.enable")
-
-    def close(self) -> None:
-        """End the browser."""
-        self._process.kill()
-        self._process.wait()
-        os.close(self._to)
-        os.close(self._from)
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
@@ -145,6 +148,7 @@ def opened(**options: int) -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         browser = Browser(found, home, **options)
         try:
+            browser.attach()
             yield browser
         finally:
             browser.close()
