@@ -66,6 +66,12 @@ export class Loop {
     /** @type {Record<string, number>} */
     this.counts = {};
     this.episode = 0;
+    this.steps = 0;
+    this.total = 0; // the return so far
+    this.first = true;
+    this.ended = ""; // why, once the episode is over
+    /** @type {number[]} */
+    this.state = [];
     /** @type {number | null} */
     this.lastReturn = null;
     this.begin();

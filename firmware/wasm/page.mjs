@@ -78,8 +78,8 @@ export class Demo {
     this.draw = plant ? drawing(names) : null;
     /** @type {Record<string, any>} */
     this.facts = {};
+    this.views = this.#strips();
     this.#controls();
-    this.#strips();
   }
 
   /** Let `seconds` of real time pass. @param {number} seconds */
@@ -218,7 +218,7 @@ export class Demo {
     const unit = (/** @type {{unit: string}} */ c) => (c.unit === "1" ? "" : c.unit);
     const reasons = this.policy.stages.map((name, k) => ({ name, bit: 1 << k, small: "stage of the shield" }));
     reasons.push({ name: "invalid", bit: REASON.INVALID, small: "safe output" }, { name: "stale", bit: REASON.STALE, small: "safe output" });
-    this.views = {
+    return {
       observations: observations.map((c) => row("observations", "", c.name, range(c), unit(c))),
       actions: actions.map((c) => row("actions", "action", c.name, `${range(c)}, safe ${c.safe}`, unit(c))),
       reasons: reasons.map(({ name, bit, small }) => Object.assign(row("reasons", "mark", name, small), { bit })),

@@ -15,7 +15,10 @@ export const REASON = Object.freeze({ SHIFT: 16, STAGES: 8, INVALID: 256, STALE:
 const MAX_BYTES = 16 << 20; // of an engine or an image
 const INT32 = 2 ** 31 - 1;
 
-/** What pe_open's checks say, by number; then the module's own. The order is that of firmware/c/pe_engine.h. */
+/**
+ * What pe_open's checks say, by number; then the module's own. The order is that of firmware/c/pe_engine.h.
+ * @type {Readonly<Record<number, string>>}
+ */
 export const CHECKS = Object.freeze({
   1: "its size is no multiple of 4, or smaller than a header",
   2: "it is no policy image, or one of another version",
@@ -51,7 +54,7 @@ export class PolicyError extends Error {
  *   outcome: number, flags: string[], reasons: string[], state: number}} Tick proposed and applied action in physical units;
  *   fixed: what the engine was given (the observation is zeros where it was missed or invalid) and gave; the outcome's 32
  *   bits, its flags and the shield's reasons by name; the digest of the state
- * @typedef {URL | string | ArrayBuffer | Uint8Array | WebAssembly.Module} Source an address, or what lies there
+ * @typedef {URL | string | ArrayBuffer | Uint8Array<ArrayBuffer>} Source an address, or what lies there
  */
 
 /**
@@ -94,9 +97,9 @@ export function toPhysical(fixed, channels) {
 
 /**
  * The bytes behind a source.
- * @param {Exclude<Source, WebAssembly.Module>} source
+ * @param {Source} source
  * @param {string} what its name, for messages
- * @returns {Promise<Uint8Array>}
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
 async function read(source, what) {
   let bytes;
@@ -128,7 +131,7 @@ export class Policy {
 
   /**
    * Check an image, replay its own test vectors, and reset. Every policy has a module instance, hence a state, of its own.
-   * @param {{image: Exclude<Source, WebAssembly.Module>, engine?: Source, digest?: string, stages?: string[]}} options
+   * @param {{image: Source, engine?: Source | WebAssembly.Module, digest?: string, stages?: string[]}} options
    *   image: policy.bin; engine: pe_engine.wasm, by default the file beside this module; digest: the hexadecimal SHA-256
    *   that the image must have (the manifest's), if it is to be that very one; stages: names of the shield's stages, which
    *   the image does not hold
