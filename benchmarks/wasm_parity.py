@@ -3,7 +3,7 @@
 Every tick is compared in proposal, action, outcome and state digest. The time that a tick takes under node is recorded with it:
 it is this machine's, calls from JavaScript included, and no promise for a browser.
 
-python benchmarks/wasm_parity.py [--steps 1000000] [--seed 0]
+python benchmarks/wasm_parity.py [--steps 1000000] [--seed 0] [--only mlp-int8 gru-int8 …]
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", default=[], choices=["-".join(case) for case in CASES], help="network and profile")
     options = parser.parse_args()
-    rows = [row(name, profile, options.steps, options.seed) for name, profile in CASES]
+    chosen = [case for case in CASES if not options.only or "-".join(case) in options.only]
+    rows = [row(name, profile, options.steps, options.seed) for name, profile in chosen]
     show("WebAssembly against the reference", rows)
     save("wasm_parity", vars(options), rows)
     raise SystemExit(any(r["different"] for r in rows))
