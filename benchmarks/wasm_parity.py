@@ -35,7 +35,7 @@ def make(name: str, profile: str, folder: Path) -> Bundle:
     """A bundle of one network behind a shield that slews and limits."""
     policy = samples.network(name, "tanh")
     observations, starts = samples.episodes(policy.contract)
-    shield = ({"stage": "slew", "per_second": {"force": 300.0}}, {"stage": "limit"})
+    shield = ({"stage": "slew", "per_second": {"force": 30.0}}, {"stage": "limit"})
     board = replace(target.load("wasm"), formats=("wasm",))
     return export(policy, board, folder, observations, shield, starts=starts, profile=profile)
 

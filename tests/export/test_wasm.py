@@ -30,7 +30,7 @@ from tests.export.javascript_node import node
 MODULE = wasm.FIRMWARE / "wasm" / "puffer_edge.mjs"
 REPORT = json.loads((build.PREBUILT / "pe_engine.json").read_text())
 LOAD = "const policy = await js.Policy.load({ image: new URL(image), engine: new URL(engine), stages: ['envelope', 'limit'] });"
-SHIELD = ({"stage": "slew", "per_second": {"force": 300.0}}, {"stage": "limit"})
+SHIELD = ({"stage": "slew", "per_second": {"force": 30.0}}, {"stage": "limit"})
 
 
 @pytest.fixture(scope="module")
