@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from puffer_edge.commands.console import OUT, SIDE, Flag, Folder, progress_bar, show_result
+from puffer_edge.commands.console import OUT, SIDE, WIDE, Flag, Folder, progress_bar, show_result
 from puffer_edge.commands.sources import CALIBRATION_SEED, Task, task_of
 from puffer_edge.errors import DoesNotFit, InvalidInput
 
@@ -133,7 +133,7 @@ def _export_all(task: Task, out: Path, about: dict[str, Any], how: dict[str, Any
             time = (row["engine"], f"{row['cold_us']:,}", row["label"], f"{share:.1%}") if known else ("", "–", "not predicted", "")
             cells = (f"{row['flash_bytes']:,}", f"{row['ram_bytes']:,}", *time, "fits") if row["fits"] else ("", "", "", "", "", "", "refused")
             table.add_row(row["target"], *cells)
-        OUT.print(table)
+        WIDE.print(table)
         for row in rows:
             if row["refused"]:
                 OUT.print(f"{row['target']} refused: {row['refused']}", style="yellow")

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from puffer_edge.commands.console import OUT, Flag, show_result
+from puffer_edge.commands.console import OUT, WIDE, Flag, show_result
 
 
 def targets(json: Flag = False) -> None:
@@ -22,10 +22,12 @@ def targets(json: Flag = False) -> None:
     found = [target.load(name) for name in target.names()]
 
     def show() -> None:
-        table = Table("target", "board", "flash KiB", "RAM KiB", "firmware", "simulated as", box=None, pad_edge=False)
+        table = Table("target", "board", "flash KiB", "RAM KiB", "firmware", "formats", "simulated by", box=None, pad_edge=False)
         for t in found:
-            table.add_row(t.name, t.title, str(t.flash_kib), str(t.ram_kib), t.firmware, t.simulator.says if t.simulator else "nothing here")
-        OUT.print(table)
+            sizes = (f"{size:,}" if size else "–" for size in (t.flash_kib, t.ram_kib))
+            table.add_row(t.name, t.title, *sizes, t.firmware, " ".join(t.formats), t.simulator.kind if t.simulator else "nothing here")
+        WIDE.print(table)
+        OUT.print("what a simulator runs, and what it does not: puffer-edge targets --json; facts and prices of a core: docs/targets.md")
 
     show_result(json, [asdict(t) for t in found], show)
 
