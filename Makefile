@@ -55,7 +55,7 @@ toolchains: ## install the cross compiler with apt-get, and build the MicroPytho
 	@command -v apt-get >/dev/null || { echo "no apt-get on this machine. Install with its own package manager: $(APT)"; exit 1; }
 	@as_root=; test "$$(id -u)" = 0 || as_root=sudo; \
 	if dpkg --status $(APT) >/dev/null 2>&1; then echo "toolchains  already installed: $(APT)"; else \
-	    echo "toolchains  apt-get install $(APT) (about 1.4 GB on disk)"; \
+	    echo "toolchains  apt-get install $(APT) (about 1.8 GB on disk)"; \
 	    $$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(APT) >/dev/null; \
 	fi
 	@if test -f firmware/micropython/build_unix.sh; then bash firmware/micropython/build_unix.sh; fi

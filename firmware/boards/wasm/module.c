@@ -21,6 +21,9 @@ static uint8_t digest[PE_SHA256_BYTES];
 static uint32_t aligned(uint32_t address) { return (address + (ALIGNMENT - 1u)) & ~(ALIGNMENT - 1u); }
 static uint32_t image_address(void) { return aligned((uint32_t)&__heap_base); }
 
+/* Of the open policy's program. */
+static uint32_t scratch_bytes(void) { return 2u * policy.image->buffer_bytes; }
+
 /* Whether memory reaches to `end`, grown if need be. */
 static int reach(uint32_t end)
 {
@@ -55,7 +58,7 @@ EXPORT("open") int32_t open(uint32_t bytes)
     if (check != PE_OK)
         return check;
     const uint32_t scratch = aligned(image_address() + bytes);
-    if (!reach(scratch + 2u * policy.image->buffer_bytes)) {
+    if (!reach(scratch + scratch_bytes())) {
         policy.image = 0;
         return NO_MEMORY;
     }
