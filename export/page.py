@@ -70,6 +70,18 @@ def tick_words(cost: Mapping[str, Any]) -> list[str]:
     return lines if demand["checked"] else [*lines, f"so the demand of {demand['rate_hz']:g} Hz was not checked"]
 
 
+def _commands(source: Source) -> str:
+    """What to type next."""
+    if source.target.name == "wasm":
+        return "python3 -m http.server --bind 127.0.0.1 --directory wasm     # in this folder; then open the address it prints"
+    verify = "puffer-edge verify  {this folder}                  # every file against the program"
+    if source.target.simulator is None and source.target.serial is None:
+        return verify
+    where = "sim      # or the port of your board" if source.target.simulator else "PORT"
+    check = f"puffer-edge check   {{this folder}} --board {where.split()[0]} --episodes 10 --report report"
+    return f"{verify}\npuffer-edge install {{this folder}} --board {where}\n{check}"
+
+
 def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
     """One self-contained HTML page."""
     contract, target, shield = source.policy.contract, source.target, source.image.shield
@@ -89,8 +101,7 @@ def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
 <title>{html.escape(source.policy.name)} for {target.name}</title><style>{STYLE}</style>
 <h1>{html.escape(source.policy.name)} for {html.escape(target.title)}</h1>
 <p>{html.escape(target.notes)}</p>{left_out}{first_time(source)}
-<pre>puffer-edge install {{this folder}} --board sim      # or the port of your board
-puffer-edge check   {{this folder}} --board sim --episodes 10 --report report</pre>
+<pre>{_commands(source)}</pre>
 <h2>Contract</h2>
 <p>{contract.rate_hz:g} Hz base rate, the policy runs every {contract.policy_divider} tick(s); head <b>{contract.head}</b>;
 after more than {contract.staleness_limit} tick(s) without an observation the safe output acts.</p>

@@ -64,17 +64,20 @@ def export(
         _export_all(task, out, about, how, json)
         return
     bundle = write(task.policy, board, out, task.observations, task.shield.specification, about, **how)
-    show_result(json, dict(bundle.manifest), lambda: _show_bundle(bundle, board.title, task.shield.stages, task.policy.head.kind))
+    show_result(
+        json, dict(bundle.manifest), lambda: _show_bundle(bundle, board.title, task.shield.stages, task.policy.head.kind, board.simulator is not None)
+    )
 
 
-def _show_bundle(bundle: Any, title: str, stages: tuple[str, ...], head: str) -> None:
+def _show_bundle(bundle: Any, board: Any, stages: tuple[str, ...], head: str) -> None:
     from puffer_edge.export.page import agreement, tick_words
 
     manifest = bundle.manifest
     cost = manifest["cost"]
-    OUT.print(f"bundle for {title}: {bundle.path}")
+    OUT.print(f"bundle for {board.title}: {bundle.path}")
     OUT.print(f"  {cost['macs']:,} multiply-accumulates, image {cost['image_bytes']:,} bytes, shield {' → '.join(stages) or 'none'}")
-    OUT.print(f"  flash {cost['flash_bytes']:,} bytes with the engine, RAM {cost['ram_bytes']:,}")
+    if manifest["target"] != "wasm":
+        OUT.print(f"  flash {cost['flash_bytes']:,} bytes with the engine, RAM {cost['ram_bytes']:,}")
     for line in tick_words(cost):
         OUT.print(f"  {line}")
     OUT.print(f"  {agreement(manifest['calibration'], head)}; {len(manifest['files'])} files")
@@ -83,7 +86,11 @@ def _show_bundle(bundle: Any, title: str, stages: tuple[str, ...], head: str) ->
     for name in manifest["files"]:
         if name.endswith(".uf2"):
             OUT.print(f"  drag onto the Pico: {bundle.path / name}")
-    OUT.print(f"next: puffer-edge check {quote(str(bundle.path))} --board sim")
+    if manifest["target"] == "wasm":
+        OUT.print(f"next: python3 -m http.server --bind 127.0.0.1 --directory {quote(str(bundle.path / 'wasm'))}")
+    else:
+        simulated = board.simulator is not None
+        OUT.print(f"next: puffer-edge {'check' if simulated else 'verify'} {quote(str(bundle.path))}{' --board sim' if simulated else ''}")
 
 
 def _quantization(task: Task, profile: str | None, ranges: str, least: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
