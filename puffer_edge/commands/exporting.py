@@ -64,9 +64,7 @@ def export(
         _export_all(task, out, about, how, json)
         return
     bundle = write(task.policy, board, out, task.observations, task.shield.specification, about, **how)
-    show_result(
-        json, dict(bundle.manifest), lambda: _show_bundle(bundle, board.title, task.shield.stages, task.policy.head.kind, board.simulator is not None)
-    )
+    show_result(json, dict(bundle.manifest), lambda: _show_bundle(bundle, board, task.shield.stages, task.policy.head.kind))
 
 
 def _show_bundle(bundle: Any, board: Any, stages: tuple[str, ...], head: str) -> None:
