@@ -1,24 +1,24 @@
 """A ``.tflite`` file in other people's interpreters, and by how much they may differ from the program.
 
 - TFLite-Micro rounds twice, as every device of this package does: not one bit may differ.
-- LiteRT (the successor of tflite-runtime, which has no release that works with numpy 2) rounds once in its reference kernels: they
-  must give the bits of the program under ``single_rounding``. Its default kernels, XNNPACK's, round in float arithmetic of their own;
-  what they differ by is measured (``benchmarks/tflite_parity.py``).
+- LiteRT (the successor of tflite-runtime, which has no release that works with numpy 2) rounds once in its reference kernel of
+  FULLY_CONNECTED, and twice in those of convolutions: with ``once`` the program must have its bits. Its default kernels, XNNPACK's,
+  round in ways of their own, and its LSTM is another; by how much they differ is measured (``benchmarks/tflite_parity.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import numpy as np
 
 from puffer_edge.errors import MissingExtra
 from puffer_edge.export.tflite import by_position, covered
-from puffer_edge.integer.ops import Array
-from puffer_edge.integer.ops.dense import Dense
+from puffer_edge.export.tflite_checks import scales_of
+from puffer_edge.integer.ops import Array, exact_dot
+from puffer_edge.integer.ops.dense import LIFT, Dense
 from puffer_edge.integer.program import Program
-from puffer_edge.integer.rounding import single_rounding
+from puffer_edge.integer.rounding import clamp, requantise_once
 
 Step = Callable[[Array], Array]
 """(rows, n_in) to (rows, n_out); a recurrent network goes on from one call to the next."""
@@ -30,18 +30,30 @@ def program_steps(program: Program, rows: int, once: bool = False) -> Step:
     Args:
         program: the policy in integers.
         rows: of every call.
-        once: under ``single_rounding``, for LiteRT.
+        once: with single rounding where LiteRT's reference kernels have it.
     """
     ops = covered(program)
     memories = [np.zeros((rows, op.memory), np.int16) for op in ops]
 
     def step(x: Array) -> Array:
         for k, op in enumerate(ops):
-            with single_rounding() if once and isinstance(op, Dense) and not by_position(op) else nullcontext():
+            if once and isinstance(op, Dense) and not by_position(op):
+                x = _dense_once(op, x)
+            else:
                 x, memories[k] = op.step(x, memories[k])
         return x
 
     return step
+
+
+def _dense_once(op: Dense, x: Array) -> Array:
+    """``op.run`` with single rounding by the real factor of its scales."""
+    scales = scales_of(op)
+    total = exact_dot(x, op.weight) + op.bias << (LIFT if op.wide else 0)
+    step = scales.input / (1 << LIFT) if op.wide else scales.input
+    rounded = requantise_once(total, step * scales.weight / scales.output)
+    result: Array = clamp(rounded + op.zero, op.low, op.high).astype(np.int16 if op.out_bytes == 2 else np.int8)
+    return result
 
 
 def inputs(program: Program, rows: int, rng: np.random.Generator) -> Array:

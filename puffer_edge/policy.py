@@ -145,21 +145,22 @@ class Policy:
 
     def act(self, observation: npt.ArrayLike) -> Floats:
         """Physical actions for (..., n_observations) physical observations, from cleared memory: (..., n_actions)."""
-        return self._act(self.outputs(observation))
+        return self.decide(self.outputs(observation))
 
     def act_step(self, observation: npt.ArrayLike, memory: Floats) -> tuple[Floats, Floats]:
         """As ``step``, with (..., n_actions) physical actions in place of the outputs."""
         outputs, after = self.step(observation, memory)
-        return self._act(outputs), after
+        return self.decide(outputs), after
 
-    def _act(self, y: Floats) -> Floats:
+    def decide(self, outputs: Floats) -> Floats:
+        """Physical actions for (..., n_outputs) outputs of the last layer: (..., n_actions)."""
         c = self.contract
         if self.head.kind == "discrete":
-            return np.asarray(c.levels, np.float64)[self._choices(y)]
+            return np.asarray(c.levels, np.float64)[self._choices(outputs)]
         if self.head.kind == "multi_discrete":
-            choices = self._choices(y)
+            choices = self._choices(outputs)
             return np.stack([np.asarray(row, np.float64)[choices[..., j]] for j, row in enumerate(c.levels)], -1)
-        y = np.tanh(y) if self.head.kind == "tanh" else y
+        y = np.tanh(outputs) if self.head.kind == "tanh" else outputs
         low, high = np.array([ch.low for ch in c.actions]), np.array([ch.high for ch in c.actions])
         return np.clip(self.head.offset + self.head.scale * y, low, high)
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,6 @@ import numpy.typing as npt
 from puffer_edge.errors import RangeError
 
 Wide = npt.NDArray[np.int64]
-_ONCE: ContextVar[bool] = ContextVar("round once", default=False)
 
 
 def requantise(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide:
@@ -26,9 +22,6 @@ def requantise(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide
         shift: right shift in -30 … 31; a negative one shifts ``a`` left first.
     """
     m, s = np.asarray(multiplier, np.int64), np.asarray(shift, np.int64)
-    if _ONCE.get():
-        once: Wide = (a * m + (np.int64(1) << (30 + s))) >> (31 + s)
-        return once
     right = np.maximum(s, 0)
     high = ((a << np.maximum(-s, 0)) * m + (1 << 30)) >> 31
     half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
@@ -36,17 +29,18 @@ def requantise(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide
     return result
 
 
-@contextmanager
-def single_rounding() -> Iterator[None]:
-    """Inside, ``requantise`` rounds once, halves up: ``floor(a · multiplier / 2^(31 + shift) + 1/2)``, as LiteRT's reference kernels do.
+def requantise_once(a: Wide, factor: npt.ArrayLike) -> Wide:
+    """``a · factor`` to the nearest integer, halves away from zero: single rounding, for comparison with LiteRT alone; no device computes it.
 
-    For a comparison with LiteRT alone: no device computes this, and a program's bits are those outside.
+    LiteRT 2.3's reference FULLY_CONNECTED gives these bits: it multiplies by the real factor, not by one of 31 bits.
+
+    Args:
+        a: int64 values within int32.
+        factor: not negative, float64.
     """
-    before = _ONCE.set(True)
-    try:
-        yield
-    finally:
-        _ONCE.reset(before)
+    product = a.astype(np.float64) * np.asarray(factor, np.float64)
+    result: Wide = (np.sign(product) * np.floor(np.abs(product) + 0.5)).astype(np.int64)
+    return result
 
 
 def rescale(a: Wide, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Wide:

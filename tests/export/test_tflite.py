@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from puffer_edge.integer.ops.dense import Dense
 from puffer_edge.integer.ops.lookup import Lookup
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.quantize import quantize
+from puffer_edge.integer.rounding import requantise_once
 from puffer_edge.policy import Layer, Policy
 from tests import samples
 
@@ -200,6 +202,16 @@ def test_litert_reference_kernels_round_dense_layers_once() -> None:
             assert (theirs(x) == once(x)).all(), (name, profile)
             others += int((once(x) != twice(x)).sum())
     assert others
+
+
+def test_single_rounding_is_to_the_nearest_halves_away_from_zero() -> None:
+    a = np.array([0, 1, -1, 3, -3, 5, -5, 7, 2**31 - 1, -(2**31)], np.int64)
+    assert requantise_once(a, 0.5).tolist() == [0, 1, -1, 2, -2, 3, -3, 4, 2**30, -(2**30)]
+    rng = np.random.default_rng(8)
+    for factor in 2.0 ** rng.uniform(-31, 3, 50):
+        values = rng.integers(-(2**28), 2**28, 40)
+        exact = [Fraction(factor) * int(v) for v in values]
+        assert requantise_once(values, factor).tolist() == [int(abs(e) + Fraction(1, 2)) * (1 if e > 0 else -1) for e in exact]
 
 
 def test_litert_default_kernels_stay_near() -> None:
