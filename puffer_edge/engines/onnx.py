@@ -14,6 +14,7 @@ from puffer_edge.engines._steps import Steps
 from puffer_edge.envs import closed_loop
 from puffer_edge.errors import MissingExtra
 from puffer_edge.firmware.shared import protocol
+from puffer_edge.integer import vectors
 from puffer_edge.integer.reference import InFloat, Runner
 from puffer_edge.integer.scales import over_time
 from puffer_edge.spaces import Floats
@@ -143,7 +144,7 @@ def _met(case: Case) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], str]
         observations, starts = found.calibration()
         return observations, starts, f"{EPISODES} fresh episodes"
     held = case.bundle.vectors
-    good = (held.flags & (protocol.STEP_MISSED | protocol.STEP_INVALID)) == 0
+    good = ((held.flags & (protocol.STEP_MISSED | protocol.STEP_INVALID)) == 0) & vectors.own(held)
     c = case.image.contract
     return (
         np.clip(held.observation[good], c.observation_low, c.observation_high),

@@ -120,6 +120,13 @@ def make(program: Program, shield: Shield, rollout: Ints, seed: int = 0, steps: 
     return record(program, shield, observation.astype(np.int32), flags)
 
 
+def own(v: Vectors) -> npt.NDArray[np.bool_]:
+    """(steps,) whether a step of ``make``'s vectors is of the policy's own rollouts: every other sequence is."""
+    sequence = np.cumsum((v.flags & protocol.STEP_RESET) != 0) - 1
+    result: npt.NDArray[np.bool_] = sequence % 2 == 0
+    return result
+
+
 def _edges(c: Contract, rng: np.random.Generator, rows: int) -> npt.NDArray[np.int64]:
     """(rows, n) observations at, near and beyond the bounds."""
     low, high = c.observation_low.astype(np.int64), c.observation_high.astype(np.int64)
