@@ -147,8 +147,9 @@ def converter_rows(runs: list[Path], episodes: int, seed: int) -> Iterator[dict[
         env = load(policy.name)
         guard = Shield.build(env.contract, env.shield)
         ran = closed_loop.run(env, Runner(InFloat(policy), guard, 16), seed + 1000)
-        seen = env.contract.physical_observation(ran.calibration[0])
-        program = quantize(policy, seen, ran.calibration[1])
+        ints, starts = ran.calibration()
+        seen = env.contract.physical_observation(ints)
+        program = quantize(policy, seen, starts)
         ours, theirs = tflite(program), convert(policy, seen)
         row: dict[str, Any] = {"policy": policy.name, "trained": bool(policies), "episodes": episodes}
         for name, proposer in (("float", InFloat(policy)), ("ours", program), ("converter", Converted(policy, theirs))):
