@@ -9,8 +9,8 @@ last layer are not in the file; they ship as C beside it (``tflm``). What become
 - conv: CONV_2D or DEPTHWISE_CONV_2D, after PAD where the padding is neither VALID nor TFLite's SAME; pool: AVERAGE_POOL_2D, MAX_POOL_2D.
 - tables: TANH, LOGISTIC, ELU, where TFLite-Micro's own table is the program's; lstm: UNIDIRECTIONAL_SEQUENCE_LSTM with variables.
 
-LiteRT rounds once where TFLite-Micro rounds twice; ``tflite_compare`` states by how much it may differ. (tflite-runtime, its
-predecessor, has no release that works with numpy 2.)
+LiteRT rounds once in places where TFLite-Micro rounds twice: ``tflite_compare``. (tflite-runtime, its predecessor, has no release that
+works with numpy 2.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from puffer_edge.integer.ops.tanh16 import Tanh16
 from puffer_edge.integer.program import Program
 from puffer_edge.layers import ACTIVATIONS
 
-DESCRIPTION = "int8 input to int16 head; input step and action map are C beside this file (puffer-edge)"
+DESCRIPTION = "integer input to int16 head; input step and action map are C beside this file (puffer-edge)"
 NONE, RELU, TANH = 0, 1, 4
 """ActivationFunctionType of the schema."""
 SAME, VALID = 0, 1

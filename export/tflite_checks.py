@@ -83,6 +83,17 @@ def _check_gates(gates: Gates, step: float, steps: Array, n: int) -> None:
 
 
 def check_sum(op: Dense | Conv, bias: Array, values: tuple[int, int], lift: int) -> None:
+    """Raise where TFLite's sum of a layer could leave int32.
+
+    Args:
+        op: the layer.
+        bias: (rows,) as TFLite holds it, the zero point not folded in.
+        values: lowest and highest input, less its zero point.
+        lift: bits by which the input is widened.
+
+    Raises:
+        Unsupported: it could.
+    """
     _check_reach(op.weight.reshape(len(op.bias), -1), bias, (values[0] << lift, values[1] << lift), 0)
 
 

@@ -20,7 +20,7 @@ from puffer_edge.integer.ops.lookup import Lookup
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.rounding import requantise_once
-from puffer_edge.policy import Layer, Policy
+from puffer_edge.policy import Conv, Layer, Policy
 from tests import samples
 
 schema = pytest.importorskip("tflite")
@@ -125,6 +125,23 @@ def test_tflm_computes_every_layer_and_profile(name: str, profile: str) -> None:
     program = network(name, profile)
     assert kinds(graph(program)) == LAYERS[name, profile]
     assert_equal(program, 256, 6)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_tflm_pads_strides_and_multiplies_as_the_program(seed: int) -> None:
+    """Convolutions of random kernel, stride, padding on all four sides and depth, in every profile that has them."""
+    rng = np.random.default_rng(seed)
+    base, depthwise = samples.network("largest"), bool(seed % 2)
+    profile = ("int8", "int4", "int16x8")[seed // 2 % 3] if not depthwise else ("int8", "int4")[seed // 2 % 2]
+    kernel, shape = (int(rng.integers(1, 4)), int(rng.integers(1, 5))), (2, 3, 4)
+    padding = tuple(int(rng.integers(0, k)) for k in (*kernel, *kernel))
+    filters = int(rng.integers(1, 4)) * (2 if depthwise else 1)
+    weight = rng.standard_normal((filters, 1 if depthwise else 2, *kernel))
+    stride = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+    conv = Conv(weight, rng.standard_normal(filters), ("relu", "none", "tanh")[seed % 3], shape, stride, padding, depthwise)
+    layers = (conv, Layer(rng.standard_normal((2, conv.n_out)) * 0.5, np.zeros(2), "none"))
+    seen, starts = samples.episodes(base.contract, 300)
+    assert_equal(quantize(dataclasses.replace(base, layers=layers), seen, starts, profile), 64, 3)
 
 
 def test_four_bit_weights_take_half_a_byte() -> None:
@@ -242,7 +259,7 @@ def test_file_is_a_model_of_aligned_buffers_with_versions() -> None:
 def test_file_says_what_it_covers() -> None:
     program = quantized(samples.policy(contract("tanh"), (4,)))
     model = schema.Model.GetRootAsModel(tflite(program), 0)
-    assert b"int8 input to int16 head" in model.Description()
+    assert b"integer input to int16 head" in model.Description()
     entry = model.Metadata(0)
     assert entry.Name() == METADATA.encode()
     about = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
