@@ -30,7 +30,7 @@ from puffer_edge.errors import Unsupported
 from puffer_edge.export import tflm
 from puffer_edge.export.source import Source
 from puffer_edge.export.tflite import covered, tflite
-from puffer_edge.export.tflite_compare import inputs, litert, micro, program_steps
+from puffer_edge.export.tflite_compare import factors, inputs, litert, micro, program_steps
 from puffer_edge.integer import vectors
 from puffer_edge.integer.image import Image
 from puffer_edge.integer.program import Program
@@ -64,7 +64,7 @@ def nets() -> Iterator[tuple[str, str, Policy, Program]]:
 def networks_different(program: Program, count: int, seed: int) -> dict[str, Any]:
     """Values of the head that differ, engine by engine."""
     model, rng = tflite(program, ROWS), np.random.default_rng(seed)
-    twice, once = program_steps(program, ROWS), program_steps(program, ROWS, once=True)
+    twice, once = program_steps(program, ROWS), program_steps(program, ROWS, factors(model))
     micro_, reference, default = micro(model, ROWS), _litert(model, True), _litert(model, False)
     found = dict.fromkeys(("tflm", "reference", "default", "default_max", "reference_max", "single", "values"), 0)
     for _ in range(-(-count // ROWS)):

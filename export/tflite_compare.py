@@ -2,43 +2,44 @@
 
 - TFLite-Micro rounds twice, as every device of this package does: not one bit may differ.
 - LiteRT (the successor of tflite-runtime, which has no release that works with numpy 2) rounds once in its reference kernel of
-  FULLY_CONNECTED, and twice in those of convolutions: with ``once`` the program must have its bits. Its default kernels, XNNPACK's,
+  FULLY_CONNECTED, and twice in those of convolutions: with ``factors`` the program must have its bits. Its default kernels, XNNPACK's,
   round in ways of their own, and its LSTM is another; by how much they differ is measured (``benchmarks/tflite_parity.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from puffer_edge.errors import MissingExtra
 from puffer_edge.export.tflite import by_position, covered
-from puffer_edge.export.tflite_checks import scales_of
 from puffer_edge.integer.ops import Array, exact_dot
 from puffer_edge.integer.ops.dense import LIFT, Dense
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.rounding import clamp, requantise_once
+from puffer_edge.spaces import Floats
 
 Step = Callable[[Array], Array]
 """(rows, n_in) to (rows, n_out); a recurrent network goes on from one call to the next."""
 
 
-def program_steps(program: Program, rows: int, once: bool = False) -> Step:
+def program_steps(program: Program, rows: int, once: Sequence[Floats] | None = None) -> Step:
     """What the program computes between its input step and its head, memory and all.
 
     Args:
         program: the policy in integers.
         rows: of every call.
-        once: with single rounding where LiteRT's reference kernels have it.
+        once: ``factors`` of its file, for single rounding where LiteRT's reference kernels have it; None: the program itself.
     """
     ops = covered(program)
     memories = [np.zeros((rows, op.memory), np.int16) for op in ops]
 
     def step(x: Array) -> Array:
+        left = iter(once or ())
         for k, op in enumerate(ops):
-            if once and isinstance(op, Dense) and not by_position(op):
-                x = _dense_once(op, x)
+            if once is not None and isinstance(op, Dense) and not by_position(op):
+                x = _dense_once(op, x, next(left))
             else:
                 x, memories[k] = op.step(x, memories[k])
         return x
@@ -46,13 +47,30 @@ def program_steps(program: Program, rows: int, once: bool = False) -> Step:
     return step
 
 
-def _dense_once(op: Dense, x: Array) -> Array:
-    """``op.run`` with single rounding by the real factor of its scales."""
-    scales = scales_of(op)
+def factors(model: bytes) -> list[Floats]:
+    """Of each FULLY_CONNECTED of a ``.tflite`` file, in order: (rows,) or (1,) the real factors from its sums to its output.
+
+    Raises:
+        MissingExtra: the schema package is not installed.
+    """
+    try:
+        import tflite as schema
+    except ImportError:
+        raise MissingExtra("tflite", "reading a .tflite file") from None
+    file = schema.Model.GetRootAsModel(model, 0)
+    graph, found = file.Subgraphs(0), []
+    for k in range(graph.OperatorsLength()):
+        op = graph.Operators(k)
+        if file.OperatorCodes(op.OpcodeIndex()).BuiltinCode() == schema.BuiltinOperator.FULLY_CONNECTED:
+            given, weight, to = (graph.Tensors(t).Quantization().ScaleAsNumpy().astype(np.float64) for t in (*op.InputsAsNumpy()[:2], op.Outputs(0)))
+            found.append(given * weight / to)
+    return found
+
+
+def _dense_once(op: Dense, x: Array, factor: Floats) -> Array:
+    """``op.run`` with single rounding by the real factor."""
     total = exact_dot(x, op.weight) + op.bias << (LIFT if op.wide else 0)
-    step = scales.input / (1 << LIFT) if op.wide else scales.input
-    rounded = requantise_once(total, step * scales.weight / scales.output)
-    result: Array = clamp(rounded + op.zero, op.low, op.high).astype(np.int16 if op.out_bytes == 2 else np.int8)
+    result: Array = clamp(requantise_once(total, factor) + op.zero, op.low, op.high).astype(np.int16 if op.out_bytes == 2 else np.int8)
     return result
 
 

@@ -15,25 +15,15 @@ import numpy as np
 
 from puffer_edge.contract import Contract
 from puffer_edge.errors import MissingExtra, Unsupported
-from puffer_edge.export.source import Source
 from puffer_edge.export.tflite_compare import micro
 from puffer_edge.layers import AnyLayer, Conv, Layer, Pool
 from puffer_edge.policy import Policy
 from puffer_edge.spaces import Floats, Ints
 
 FILE = "policy.tensorflow.tflite"
+"""Its name in a bundle."""
 MOST_SAMPLES = 1000
 """Calibration observations that the converter runs one by one."""
-
-
-def files(source: Source) -> dict[str, bytes]:
-    """``policy.tensorflow.tflite``: normalised observations to the network's outputs, int8 to int8.
-
-    Raises:
-        MissingExtra: TensorFlow is not installed.
-        Unsupported: the policy has memory.
-    """
-    return {FILE: convert(source.policy, source.observations)}
 
 
 def convert(policy: Policy, observations: Floats) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.errors import Mismatch, MissingExtra, Unsupported
 from puffer_edge.export.tflite import TABLES, graph, tflite
-from puffer_edge.export.tflite_compare import inputs, litert, micro, program_steps
+from puffer_edge.export.tflite_compare import factors, inputs, litert, micro, program_steps
 from puffer_edge.export.tflite_file import METADATA, Graph
 from puffer_edge.integer.ops.dense import Dense
 from puffer_edge.integer.ops.lookup import Lookup
@@ -213,7 +213,8 @@ def test_litert_reference_kernels_round_dense_layers_once() -> None:
     others = 0
     for name, profile in (("mlp", "int8"), ("conv", "int8"), ("signal", "int16x8"), ("average", "int8"), ("largest", "int16x8"), ("mlp", "int4")):
         program, rng = network(name, profile), np.random.default_rng(4)
-        once, twice, theirs = program_steps(program, BATCH, True), program_steps(program, BATCH), litert(tflite(program, BATCH), BATCH, True)
+        model = tflite(program, BATCH)
+        once, twice, theirs = program_steps(program, BATCH, factors(model)), program_steps(program, BATCH), litert(model, BATCH, True)
         for _ in range(3):
             x = inputs(program, BATCH, rng)
             assert (theirs(x) == once(x)).all(), (name, profile)
