@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -18,12 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from puffer_edge.device import target
 from puffer_edge.device.board import Board
 from puffer_edge.device.bundle import Bundle
 from puffer_edge.device.link import Link
 from puffer_edge.device.ports import SocketLink
 from puffer_edge.envs import load
 from puffer_edge.errors import Refused
+from puffer_edge.export.bundle import export
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.hil import check
 from tests import samples
@@ -144,6 +147,18 @@ def test_the_integer_engine_gives_every_bit(which: str, request: pytest.FixtureR
     assert set(summary["largest_difference"].values()) == {0.0} and summary["note"] is None
     assert summary["board"]["kind"] == "linux" and summary["board"]["target"] == held.target
     assert summary["board"]["shield"] == "printed" and not board.simulated
+
+
+@pytest.mark.parametrize(("engine", "says"), [("integer", "on the integer model"), ("onnx", "float self-test passed")])
+def test_a_policy_with_memory(engine: str, says: str, tmp_path: Path) -> None:
+    policy = samples.network("two_cells", "multi_discrete")
+    seen, starts = samples.episodes(policy.contract, 600)
+    board = dataclasses.replace(target.load("jetson"), formats=("linux", "onnx"))
+    held = export(policy, board, tmp_path / "bundle", seen, [{"stage": "limit"}], starts=starts)
+    with running(held, tmp_path / "board", "--engine", engine) as process, process.board() as found:
+        assert says in process.said
+        wrong, _ = check.replay(held.vectors, held.image.contract, found, lambda *_: None)
+        assert (wrong == 0) == (engine == "integer")
 
 
 def test_another_policy_runs_on_the_kernels(bundle: Bundle, continuous: Bundle, tmp_path: Path) -> None:
@@ -288,8 +303,8 @@ def test_a_reset_keeps_the_line_and_forgets_the_rest(bundle: Bundle, tmp_path: P
         assert board.status().ticks == 0
         with process.board() as other:
             assert other.hello().kind == "linux", "the newest caller has the line"
-        with pytest.raises(Refused) as refused:
-            process.board().service()
+            with pytest.raises(Refused) as refused:
+                other.service()
         assert refused.value.code == protocol.ERRORS["not_here"]
 
 

@@ -1,7 +1,8 @@
-"""What computes the policy's proposal: the runtime's own kernels, ONNX Runtime, or TensorRT. The shield is never among it."""
+"""What computes the policy's proposal: the runtime's own kernels, ONNX Runtime, TVM, or TensorRT. The shield is never among it."""
 
 import argparse
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from puffer_edge_device.image import Image
 
 from .bundle import BadBundle, Bundle
-from .networks import EngineFault, OnnxNetwork, TensorRtNetwork
+from .networks import EngineFault, OnnxNetwork, TensorRtNetwork, TvmNetwork
 from .options import say
 
 # What a compute gives for an engine: what runs in place of its kernels, and what clears what it remembers; None where the engine does.
@@ -17,7 +18,7 @@ Bound = tuple[Callable[[], None] | None, Callable[[], None] | None]
 
 
 class OtherPolicy(Exception):
-    """A float engine was built for another program than the image has."""
+    """An engine was built for another program than the image has."""
 
 
 class Kernels:
@@ -34,11 +35,11 @@ class Kernels:
 
 
 class IntegerModel:
-    """The program's integer model in ONNX Runtime: bit for bit."""
+    """The program's integer model in ONNX Runtime, or compiled by TVM: bit for bit."""
 
     exact = True
 
-    def __init__(self, network: OnnxNetwork) -> None:
+    def __init__(self, network: OnnxNetwork | TvmNetwork) -> None:
         self._network = network
         self.words = f"{network.words} on the integer model, bit for bit"
 
@@ -109,7 +110,7 @@ def choose(options: argparse.Namespace, bundle: Bundle, image: Image) -> Any:
     """What computes the policy of an image.
 
     Raises:
-        OtherPolicy: a float engine was asked for, and the image is not the bundle's.
+        OtherPolicy: an engine was asked for that only the bundle's policy has, and the image is another.
         BadBundle: a file that it needs is missing or damaged, or a package is not installed.
     """
     same = bundle.there and bundle.program == image.digests[2]
@@ -117,6 +118,8 @@ def choose(options: argparse.Namespace, bundle: Bundle, image: Image) -> Any:
         return _integer(bundle, same)
     if not same:
         raise OtherPolicy(f"--engine {options.engine} is for the bundle's own policy, and the board holds another program: use --engine integer")
+    if options.engine == "tvm":
+        return IntegerModel(_tvm(bundle))
     network, name = (_onnx if options.engine == "onnx" else _tensorrt)(bundle, options.engine_file)
     return FloatModel(image, network, name)
 
@@ -130,6 +133,16 @@ def _integer(bundle: Bundle, same: bool) -> Any:
         return IntegerModel(OnnxNetwork(bundle.read(bundle.model("integer"))))
     except ImportError as error:
         return Kernels(f"{error.name} is not installed")
+
+
+def _tvm(bundle: Bundle) -> TvmNetwork:
+    """Of this computer's architecture."""
+    name = f"tvm/policy-{platform.machine()}.so"
+    try:
+        bundle.read(name)  # its digest is compared before the system's loader sees it
+        return TvmNetwork(bundle.folder / name, json.loads(bundle.read("tvm/module.json")))
+    except ImportError as error:
+        raise BadBundle(f"--engine tvm needs {error.name}: pip install apache-tvm, of the version in tvm/module.json") from None
 
 
 def _onnx(bundle: Bundle, path: Path | None) -> tuple[Any, str]:
@@ -148,7 +161,7 @@ def _tensorrt(bundle: Bundle, path: Path | None) -> tuple[Any, str]:
     path = path or bundle.folder / "tensorrt" / "policy.engine"
     try:
         if not path.is_file():
-            raise ImportError(f"there is no {path}, which bash tensorrt/build_engine.sh builds")
+            raise ImportError(f"there is no {path}, which sh tensorrt/build_engine.sh builds")
         return TensorRtNetwork(path.read_bytes()), path.name
     except ImportError as missing:
         say(f"TensorRT does not run here ({missing}): ONNX Runtime computes instead")

@@ -12,7 +12,7 @@ from puffer_edge_device.protocol import KINDS
 from .bundle import Bundle
 from .compute import OtherPolicy, choose
 from .networks import EngineFault
-from .options import say
+from .options import EXACT, say
 
 FLAGS = 0xFFFF  # of an outcome; above them are the reasons
 
@@ -51,7 +51,7 @@ class Device(device.Device):
     @property
     def kind(self) -> int:
         """Which firmware this is, for the greeting."""
-        return int(KINDS["linux" if self.options.engine == "integer" else "linux_float"])
+        return int(KINDS["linux" if self.options.engine in EXACT else "linux_float"])
 
     def step(self, flags: int, beyond: bool) -> int:
         """One tick; an engine that fails ends in the safe output."""
@@ -72,7 +72,7 @@ class Device(device.Device):
             return -1
 
     def commit(self) -> int:
-        """As the runtime's; with a float engine nothing but the bundle's own policy."""
+        """As the runtime's; an engine that was built for the bundle's own policy takes no other."""
         try:
             return int(super().commit())
         except OtherPolicy as other:

@@ -1,6 +1,7 @@
-"""Networks of one row in ONNX Runtime and TensorRT, behind one form: arrays by name in, arrays by name out."""
+"""Networks of one row in ONNX Runtime, TVM and TensorRT, behind one form: arrays by name in, arrays by name out."""
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 HOST_ALLOC_MAPPED = 2  # cudaHostAllocMapped of the CUDA runtime
@@ -53,6 +54,50 @@ class OnnxNetwork:
             return dict(zip(self._outputs, self._session.run(self._outputs, feeds)))
         except Exception as error:
             raise EngineFault(f"ONNX Runtime failed: {error}") from error
+
+
+class TvmNetwork:
+    """A library that TVM compiled, in TVM's virtual machine.
+
+    Args:
+        path: the library.
+        facts: content of ``module.json``: the tensors of its function "main".
+
+    Attributes:
+        inputs: as of OnnxNetwork.
+
+    Raises:
+        ImportError: no TVM.
+        ValueError: another TVM than the library was compiled with, or it cannot be loaded.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        import numpy
+        import tvm
+        from tvm import relax
+
+        if tvm.__version__ != facts["tvm"]:
+            raise ValueError(f"the module was compiled by TVM {facts['tvm']}, here is {tvm.__version__}: pip install apache-tvm=={facts['tvm']}")
+        try:
+            self._main: Any = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())["main"]
+        except Exception as error:
+            raise ValueError(f"TVM does not load {path}: {error}") from None
+        self._tensor, self._outputs = tvm.runtime.tensor, facts["outputs"]
+        self.inputs = {one["name"]: (tuple(one["shape"]), numpy.dtype(one["type"])) for one in facts["inputs"]}
+        self.words = f"TVM {tvm.__version__}"
+
+    def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        """Run once.
+
+        Raises:
+            EngineFault: TVM failed.
+        """
+        try:
+            result = self._main(*(self._tensor(feeds[name]) for name in self.inputs))
+            results = [result] if hasattr(result, "numpy") else result
+            return dict(zip(self._outputs, (one.numpy() for one in results)))
+        except Exception as error:
+            raise EngineFault(f"TVM failed: {error}") from error
 
 
 class TensorRtNetwork:

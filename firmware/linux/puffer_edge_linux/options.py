@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-ENGINES = ("integer", "onnx", "tensorrt")
+ENGINES = ("integer", "tvm", "onnx", "tensorrt")
+EXACT = ("integer", "tvm")
 LOCAL = "127.0.0.1"
 
 
@@ -21,7 +22,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--engine",
         choices=ENGINES,
         default="integer",
-        help="integer: the program's own bits; onnx, tensorrt: float, other bits, and 'check' says how far they are (%(default)s)",
+        help="integer, tvm: the program's own bits; onnx, tensorrt: float, other bits, and 'check' says how far they are (%(default)s)",
     )
     add("--engine-file", type=Path, help="TensorRT: the engine that trtexec built (tensorrt/policy.engine in the bundle); onnx: the model")
     add("--host", default=LOCAL, help="address to listen on; any but %(default)s lets others on the network drive this board")
@@ -37,7 +38,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         parser.error(f"--port {options.port} is no port: 0 to 65535")
-    if options.engine == "integer" and options.engine_file:
+    if options.engine in EXACT and options.engine_file:
         parser.error("--engine-file goes with --engine onnx or tensorrt")
     if options.host != LOCAL and not options.serial and options.watched is None:
         say(f"warning: listening on {options.host}. The link has no password: whoever reaches this port can install a policy and start it.")
