@@ -149,7 +149,7 @@ def _ends(program: Program) -> dict[str, str]:
         to = "raw" if k == len(tail) else f"table_{k}"
         if to != "raw":
             calls.append(f"    int16_t {to}[{op.n_out}];")
-        calls.append(f"    {KERNELS[type(op)]}((const void *)operation_{k}, {held}, {to});")
+        calls.append(f"    {KERNELS[type(op)]}((const void *)operation_{k}, {held}, {to}, NULL);")
         held = to
     return {"operations": "\n".join(arrays), "action_map": "\n".join(calls)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import itertools
 import re
 import subprocess
@@ -37,14 +36,15 @@ STRICT = ["-std=c99", "-fno-strict-aliasing", "-O2", "-Wall", "-Wextra", "-Werro
 CASES = {
     "dense": ("mlp", "int8", "clip"),
     "squashed": ("mlp", "int8", "tanh"),
-    "choice": ("mlp", "int4", "discrete"),
+    "sixteen": ("mlp", "int16x8", "tanh"),
+    "image": ("conv", "int4", "discrete"),
     "recurrent": ("lstm", "int8", "clip"),
 }
 
 
 def source(case: str, seed: int = 0) -> Source:
     network, profile, head = CASES[case]
-    policy = dataclasses.replace(samples.network(network, head, seed), origin={"environment": case})
+    policy = samples.network(network, head, seed)
     seen, starts = samples.episodes(policy.contract, 600)
     program = quantize(policy, seen, starts, profile)
     shield = Shield.build(policy.contract, ({"stage": "slew", "per_second": {"force": 120.0}},))
@@ -62,8 +62,9 @@ def write(held: Source, folder: Path) -> Path:
 class Built:
     """The C files as a library, beside what they were printed from."""
 
-    def __init__(self, held: Source, folder: Path) -> None:
-        self.source, self.name, self.folder = held, held.name, write(held, folder)
+    def __init__(self, case: str, folder: Path) -> None:
+        held = source(case)
+        self.case, self.source, self.name, self.folder = case, held, held.name, write(held, folder)
         src = self.folder / "src"
         subprocess.run(["cc", *STRICT, "-fPIC", "-shared", *sorted(p.name for p in src.glob("*.c")), "-o", "policy.so"], cwd=src, check=True)
         self.library = ctypes.CDLL(str(src / "policy.so"))
@@ -105,7 +106,7 @@ class Built:
 
 @pytest.fixture(scope="module", params=CASES)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return Built(source(request.param), tmp_path_factory.mktemp(request.param))
+    return Built(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def test_input_step_and_action_map_are_the_programs(built: Built) -> None:
@@ -147,7 +148,7 @@ def test_self_test_passes_and_finds_another_network(built: Built) -> None:
     right = built.network(built.model)
     built.reset(right)
     assert built.call("self_test", built.state) == 0
-    other = built.network(tflite(source(built.name if built.name in CASES else "dense", seed=1).image.program))
+    other = built.network(tflite(source(built.case, seed=1).image.program))
     built.reset(other)
     assert 0 < built.call("self_test", built.state) <= 16
 

@@ -26,7 +26,7 @@ static const uint32_t vectors[@NAME@_TEST_STEPS][2 + N + 2 * M] = {
 @shield@
 void @name@_input(const int32_t *observation, @name@_value *x)
 {
-    pe_input((const void *)operation_0, observation, x);
+    pe_input((const void *)operation_0, observation, x, NULL);
 }
 
 void @name@_action(const int16_t *head, int32_t *raw)
