@@ -67,6 +67,15 @@ def protocol_header() -> str:
     return "\n".join([*lines, "#endif", ""])
 
 
+def squash_table() -> str:
+    """The text of ``firmware/c/pe_squash_table.c``: the table of the logistic function, as C."""
+    from puffer_edge.integer.squash import TABLE
+
+    rows = ["    " + " ".join(f"{int(v)}," for v in TABLE[k : k + 16]) for k in range(0, len(TABLE), 16)]
+    head = ["/* Generated from puffer_edge/integer/squash.py by firmware/build.py. */", '#include "pe_squash.h"', ""]
+    return "\n".join([*head, "const uint16_t pe_squash_table[256] = {", *rows, "};", ""])
+
+
 def _enum(prefix: str, table: dict[str, int]) -> list[str]:
     rows = [f"    {prefix}{name.upper()} = {value}," for name, value in table.items()]
     return ["enum {", *rows[:-1], rows[-1].rstrip(","), "};", ""]
@@ -231,6 +240,7 @@ def main() -> None:
     reports = {}
     try:
         (C / "pe_protocol.h").write_text(protocol_header())
+        (C / "pe_squash_table.c").write_text(squash_table())
         for name, build in builds.items():
             if options.only in (None, Path(name).stem):
                 reports[name] = _write(options.out / name, *build())

@@ -1,8 +1,9 @@
 /* affine: the head (int16) to actions in the contract's units (int32). */
 #include "pe_ops.h"
 
-void pe_affine(const pe_op *op, const void *in, void *out)
+void pe_affine(const pe_op *op, const void *in, void *out, int16_t *memory)
 {
+    (void)memory;
     const uint32_t m = op->n_in;
     const int16_t *x = in;
     const int32_t *multiplier = (const void *)(op + 1);

@@ -1,8 +1,9 @@
 /* argmax: the first of the largest logits (int16) selects its row of action levels (int32). */
 #include "pe_ops.h"
 
-void pe_argmax(const pe_op *op, const void *in, void *out)
+void pe_argmax(const pe_op *op, const void *in, void *out, int16_t *memory)
 {
+    (void)memory;
     const uint32_t m = op->n_out;
     const int16_t *x = in;
     int32_t *y = out;

@@ -1,4 +1,5 @@
-/* dense: int8 activations times int8 weights into int32, requantised to int8, or to int16 for the head. */
+/* dense: int8 or int16 activations times int8 or 4-bit weights into int32, rescaled to int8 or int16. */
+#include "pe_dot.h"
 #include "pe_ops.h"
 
 /* Two sums of products: of `x` with each of two rows of weights, so that every activation is loaded once for both. They
@@ -33,24 +34,36 @@ static uint64_t dot2(const int8_t *x, const int8_t *w0, const int8_t *w1, int32_
     return a0 | (uint64_t)a1 << 32;
 }
 
-void pe_dense(const pe_op *op, const void *in, void *out)
+/* The sum of a row of int16 values or 4-bit weights, which are rarer: `count` values. */
+static uint32_t dot(const void *x, const int8_t *w, uint32_t count, uint32_t flags)
 {
-    const uint32_t n_out = op->n_out, stride = pe_padded(op->n_in);
+    if (flags & PE_X16)
+        return pe_dot16(x, w, count);
+    return pe_dot4(x, (const uint8_t *)w, count);
+}
+
+void pe_dense(const pe_op *op, const void *in, void *out, int16_t *memory)
+{
+    (void)memory;
+    const uint32_t n_out = op->n_out, flags = op->flags, stride = pe_stride(op->n_in, flags);
     const int32_t *bias = (const void *)(op + 1);
     const int32_t *multiplier = bias + n_out;
-    const uint8_t *shift = (const void *)(multiplier + n_out);
+    const uint8_t *shift = (const void *)(flags & PE_SHIFT ? multiplier : multiplier + n_out);
     const int8_t *weight = (const int8_t *)shift + pe_padded(n_out);
     const int32_t zero = op->zero, low = op->low - zero, high = op->high - zero;
-    const int head = op->flags & PE_DENSE_HEAD;
     uint64_t sums = 0;
     for (uint32_t o = 0; o < n_out; o++) {
-        if (o % 2 == 0) { /* an odd last row is its own neighbour */
+        if (flags & (PE_X16 | PE_INT4)) {
+            sums = dot(in, weight, op->n_in, flags);
+            weight += stride;
+        } else if (o % 2 == 0) { /* an odd last row is its own neighbour */
             sums = dot2(in, weight, o + 1 < n_out ? weight + stride : weight, (int32_t)stride);
             weight += 2 * stride;
         }
-        const uint32_t a = (uint32_t)sums + (uint32_t)bias[o];
-        const int32_t y = pe_clamp(pe_requantise((int32_t)(head ? a * 128u : a), multiplier[o], shift[o]), low, high) + zero;
-        if (head)
+        const uint32_t a = ((uint32_t)sums + (uint32_t)bias[o]) << (flags & PE_WIDE ? 7 : 0);
+        const int32_t scaled = flags & PE_SHIFT ? pe_shifted((int32_t)a, shift[o]) : pe_requantise((int32_t)a, multiplier[o], shift[o]);
+        const int32_t y = pe_clamp(scaled, low, high) + zero;
+        if (flags & (PE_WIDE | PE_X16))
             ((int16_t *)out)[o] = (int16_t)y;
         else
             ((int8_t *)out)[o] = (int8_t)y;

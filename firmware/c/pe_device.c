@@ -37,8 +37,14 @@ void pe_device_load(const uint8_t *image, uint32_t bytes)
         unload(PE_STATE_FAILED, PE_ERROR_BAD_IMAGE, 0);
         return;
     }
+    if (pe_scratch_bytes(&pe_device.policy) > PE_ARENA_BYTES - bytes) {
+        pe_device.policy.image = NULL;
+        unload(PE_STATE_FAILED, PE_ERROR_TOO_LARGE, PE_ARENA_BYTES - bytes);
+        return;
+    }
     const pe_image *i = pe_device.policy.image;
     pe_device.policy.scratch = arena + bytes;
+    pe_reset(&pe_device.policy);
     pe_device.policy.clock = pe_board_cycles;
     for (uint32_t j = 0; j < i->m; j++)
         pe_device.safe[j] = pe_device.policy.action[j].safe;

@@ -7,7 +7,46 @@
 #include "pe_ops.h"
 #include "pe_shield.h"
 
-static pe_kernel *const kernels[] = {pe_input, pe_dense, pe_lookup, pe_lookup16, pe_argmax, pe_affine}; /* by kind - 1 */
+#ifdef PE_ONLY /* a build for one policy: see pe_ops.h */
+#ifndef PE_WITH_LOOKUP
+#define pe_lookup NULL
+#endif
+#ifndef PE_WITH_LOOKUP16
+#define pe_lookup16 NULL
+#endif
+#ifndef PE_WITH_ARGMAX
+#define pe_argmax NULL
+#endif
+#ifndef PE_WITH_AFFINE
+#define pe_affine NULL
+#endif
+#ifndef PE_WITH_CONV
+#define pe_conv NULL
+#endif
+#ifndef PE_WITH_POOL
+#define pe_pool NULL
+#endif
+#ifndef PE_WITH_GRU
+#define pe_gru NULL
+#endif
+#ifndef PE_WITH_LSTM
+#define pe_lstm NULL
+#endif
+#ifndef PE_WITH_CHOICES
+#define pe_choices NULL
+#endif
+#ifndef PE_WITH_TANH16
+#define pe_tanh16 NULL
+#endif
+#endif
+
+pe_kernel *const pe_kernels[PE_KINDS] = {
+    NULL, pe_input, pe_dense, pe_lookup, pe_lookup16, pe_argmax, pe_affine, pe_conv, pe_pool, pe_gru, pe_lstm, pe_choices, pe_tanh16,
+};
+
+static int16_t *memory_of(const pe_policy *p) { return (int16_t *)(void *)(p->scratch + 2u * p->image->buffer_bytes); }
+
+uint32_t pe_scratch_bytes(const pe_policy *p) { return 2u * p->image->buffer_bytes + ((2u * p->memory + 7u) & ~7u); }
 
 void pe_reset(pe_policy *p)
 {
@@ -16,6 +55,8 @@ void pe_reset(pe_policy *p)
         p->held[j] = p->action[j].safe;
     }
     memset(p->last, 0, sizeof p->last);
+    if (p->scratch != NULL)
+        memset(memory_of(p), 0, 2u * p->memory);
     p->phase = 0;
     p->stale = p->image->stale_limit + 1u;
 }
@@ -38,19 +79,21 @@ static uint32_t observe(pe_policy *p, uint32_t step, const int32_t *observation)
     return outcome;
 }
 
-/* Step 3: the operations one after the other, between the two halves of the scratch memory. */
+/* Step 3: the operations one after the other, between the two halves of the scratch memory; what they keep lies behind. */
 static void run_program(pe_policy *p)
 {
     const uint8_t *at = p->program;
     const void *in = p->last;
+    int16_t *memory = memory_of(p);
     for (uint32_t k = 1; k <= p->image->operations; k++) {
         const pe_op *op = (const void *)at;
         void *out = p->scratch + (k & 1u) * p->image->buffer_bytes;
         if (k == p->image->operations)
             out = p->held;
-        kernels[op->kind - 1](op, in, out);
+        pe_kernels[op->kind](op, in, out, memory);
+        memory += pe_op_memory(op);
         in = out;
-        at += pe_op_bytes(op);
+        at += pe_op_bytes(op, UINT32_MAX);
     }
 }
 
@@ -112,7 +155,8 @@ uint32_t pe_state_digest(const pe_policy *p)
     crc = pe_crc32(crc, p->held, 4 * m);
     crc = pe_crc32(crc, p->last, 4 * n);
     crc = pe_crc32(crc, &p->phase, 4);
-    return pe_crc32(crc, &p->stale, 4);
+    crc = pe_crc32(crc, &p->stale, 4);
+    return p->memory ? pe_crc32(crc, memory_of(p), 2 * p->memory) : crc;
 }
 
 /* Whether the step at `vector` (flags, observation[n], raw[m], applied[m], outcome, digest) comes out as recorded. */

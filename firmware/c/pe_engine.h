@@ -14,7 +14,8 @@ enum {
     PE_MAX_OBSERVATIONS = 64,
     PE_MAX_ACTIONS = 16,
     PE_MAX_OPERATIONS = 64,
-    PE_MAX_WIDTH = 4096, /* elements between two operations */
+    PE_MAX_WIDTH = 4096,  /* elements between two operations */
+    PE_MAX_MEMORY = 4096, /* numbers of a recurrent policy */
     PE_MAX_INPUTS = PE_MAX_OBSERVATIONS + 2 * PE_MAX_ACTIONS + 1, /* of a shield */
     PE_TRAILER = 32, /* bytes: SHA-256 of all before them */
     PE_LIMIT = (1 << 30) - 1 /* of observations, their ranges and means */
@@ -55,12 +56,13 @@ typedef struct {
     const uint8_t *program;
 
     /* The caller's, after pe_open. */
-    uint8_t *scratch;        /* 2 * image->buffer_bytes, 4-aligned; needed before the first tick */
+    uint8_t *scratch;        /* pe_scratch_bytes of it, 4-aligned; set it, then call pe_reset, before the first tick */
     pe_shield *shield;       /* in place of the image's bytecode, or null */
     uint32_t (*clock)(void); /* a counter for the two durations below, or null */
 
     int32_t previous[PE_MAX_ACTIONS], held[PE_MAX_ACTIONS], last[PE_MAX_OBSERVATIONS];
     uint32_t phase, stale;
+    uint32_t memory; /* numbers, int16, that a recurrent policy keeps; they lie in the scratch memory */
 
     uint32_t cycles_policy, cycles_shield; /* of the last tick, in counts of `clock` */
 } pe_policy;
@@ -74,9 +76,9 @@ enum {
     PE_BAD_COUNTS,     /* n, m, operations, divider, period or buffer out of range */
     PE_BAD_SECTION,    /* a section leaves the image or is not aligned */
     PE_BAD_CHANNEL,    /* a range is empty or too wide, a safe or initial value lies outside, a shift exceeds 30 */
-    PE_BAD_ORDER,      /* operations in an order that is not allowed, or an unknown one */
-    PE_BAD_WIDTH,      /* widths disagree, or an activation exceeds its buffer */
-    PE_BAD_OPERATION,  /* a multiplier, shift, bound or flag out of range */
+    PE_BAD_ORDER,      /* operations in an order that is not allowed, unknown ones or flags, or one that this build leaves out */
+    PE_BAD_WIDTH,      /* widths disagree, an activation exceeds its buffer, or the memory its limit */
+    PE_BAD_OPERATION,  /* a multiplier, shift, bound, size or flag out of range */
     PE_BAD_PROGRAM,    /* operations section shorter or longer than its operations */
     PE_BAD_SHIELD,     /* counts of the bytecode, or its size */
     PE_BAD_INSTRUCTION /* unknown operation, or an operand out of range or not yet written */
@@ -86,6 +88,9 @@ enum {
  * `image` is 4-aligned. The trailer is not looked at: that is pe_sealed's. Returns PE_OK, or the number of a check
  * and a null p->image. */
 int32_t pe_open(pe_policy *p, const uint8_t *image, uint32_t bytes);
+
+/* Bytes of scratch memory that an opened policy needs: two activation buffers, and what it keeps. */
+uint32_t pe_scratch_bytes(const pe_policy *p);
 
 /* State as after power-on. */
 void pe_reset(pe_policy *p);

@@ -31,24 +31,32 @@ def rows(case: Case) -> Iterator[Row]:
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=False).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
         library = _compiled(case, compiler, engine, Path(folder))
-        found = difference(_batch(library, case.image.data, case.steps, case.image.contract.n_actions), case.wanted)
+        found = difference(batch(library, case.image.data, case.steps, case.image.contract.n_actions), case.wanted)
     yield Row("c", f"{compiler} {version}".strip(), case.profile, case.steps.count, found.steps, found.largest, 0)
 
 
 def _compiled(case: Case, compiler: str, engine: list[str], folder: Path) -> ctypes.CDLL:
     """The engine's sources as they lie in the bundle, with a loop around them."""
-    batch = find.folder("puffer_edge.firmware") / "boards" / "host" / "pe_batch.c"
+    loop = find.folder("puffer_edge.firmware") / "boards" / "host" / "pe_batch.c"
     out = folder / "engine.so"
     sources = [case.bundle.path / name for name in engine]
     includes = {f"-I{source.parent}" for source in sources}
-    command = [compiler, *FLAGS, *sorted(includes), *map(str, sources), str(batch), "-o", str(out)]
+    command = [compiler, *FLAGS, *sorted(includes), *map(str, sources), str(loop), "-o", str(out)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise PufferEdgeError(f"the bundle's C does not compile: {finished.stderr.strip()[-500:]}")
     return ctypes.CDLL(str(out))
 
 
-def _batch(library: ctypes.CDLL, image: bytes, steps: Steps, m: int) -> Tick:
+def batch(library: ctypes.CDLL, image: bytes, steps: Steps, m: int) -> Tick:
+    """Ticks of an image in the library that ``firmware/boards/host/pe_batch.c`` makes.
+
+    Args:
+        library: the engine.
+        image: the packed policy image.
+        steps: what comes in.
+        m: actions.
+    """
     count = steps.count
     data = np.frombuffer(image.ljust(-(-len(image) // 8) * 8, b"\0"), np.uint64).copy()
     result = Tick(np.zeros((count, m), np.int32), np.zeros((count, m), np.int32), np.zeros(count, np.uint32), np.zeros(count, np.uint32))

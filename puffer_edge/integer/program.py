@@ -110,7 +110,7 @@ class Program:
     @property
     def activation_bytes(self) -> int:
         """Bytes of one activation buffer, a multiple of 8; an engine needs two."""
-        widest = max(-(-op.n_out // 4) * 4 * op.out_bytes for op in self.ops[:-1])
+        widest = max(-(-op.n_out // 4) * 4 * op.work_bytes for op in self.ops[:-1])
         return -(-widest // 8) * 8
 
     @property

@@ -25,6 +25,7 @@ CHECK = {name: k for k, name in enumerate(re.findall(r"^    PE_(OK|BAD_\w+)", (b
 
 def test_the_protocol_header_is_generated() -> None:
     assert (build.C / "pe_protocol.h").read_text() == build.protocol_header()
+    assert (build.C / "pe_squash_table.c").read_text() == build.squash_table()
 
 
 def test_right_shift_of_negative_numbers_is_arithmetic() -> None:
@@ -153,7 +154,7 @@ def refusals() -> list[tuple[str, bytes, str]]:
         ("mean", changed(i, program + 12, "<i", -(2**30)), "BAD_OPERATION"),
         ("low above high", changed(i, program + 8, "<hh", 5, 4), "BAD_OPERATION"),
         ("int8 bound", changed(i, program + 10, "<h", 128), "BAD_OPERATION"),
-        ("flag", changed(i, program + 1, "B", 2), "BAD_OPERATION"),
+        ("flag", changed(i, program + 1, "B", 2), "BAD_ORDER"),
         ("input shift", changed(i, program + 12 + 32, "b", -31), "BAD_OPERATION"),
         ("short program", changed(i, 44, "<I", len(i.program.packed) - 4), "BAD_PROGRAM"),
         ("long program", changed(i, 44, "<I", len(i.program.packed) + 4), "BAD_PROGRAM"),

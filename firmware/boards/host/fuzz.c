@@ -54,7 +54,8 @@ static uint32_t fuzz_image(const uint8_t *image, uint32_t bytes)
         copy = realloc(copy, size < 4 ? 4 : size);
     if (copy != NULL && pe_open(&p, copy, size) == PE_OK) {
         int32_t observation[PE_MAX_OBSERVATIONS], raw[PE_MAX_ACTIONS], applied[PE_MAX_ACTIONS];
-        p.scratch = malloc(2u * p.image->buffer_bytes + 1u);
+        p.scratch = malloc(pe_scratch_bytes(&p) + 1u);
+        pe_reset(&p);
         for (uint32_t k = 0; k < 8; k++) {
             for (uint32_t i = 0; i < p.image->n; i++)
                 observation[i] = (int32_t)random32() >> below(31);

@@ -15,7 +15,7 @@ int32_t pe_batch(const uint8_t *image, uint32_t bytes, uint32_t steps, const uin
     const int32_t check = pe_open(&p, image, bytes);
     if (check != PE_OK)
         return check;
-    p.scratch = calloc(2, p.image->buffer_bytes + 4u); /* never of size 0 */
+    p.scratch = calloc(1, pe_scratch_bytes(&p) + 8u); /* never of size 0, and clear */
     if (p.scratch == NULL)
         return -1;
     const uint32_t n = p.image->n, m = p.image->m;
@@ -34,7 +34,7 @@ int32_t pe_batch_self_test(const uint8_t *image, uint32_t bytes)
     int32_t result = pe_open(&p, image, bytes);
     if (result != PE_OK)
         return -result;
-    p.scratch = calloc(2, p.image->buffer_bytes + 4u);
+    p.scratch = calloc(1, pe_scratch_bytes(&p) + 8u);
     if (p.scratch == NULL)
         return INT32_MIN;
     result = (int32_t)pe_self_test(&p);

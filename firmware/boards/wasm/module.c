@@ -22,7 +22,7 @@ static uint32_t aligned(uint32_t address) { return (address + (ALIGNMENT - 1u)) 
 static uint32_t image_address(void) { return aligned((uint32_t)&__heap_base); }
 
 /* Of the open policy's program. */
-static uint32_t scratch_bytes(void) { return 2u * policy.image->buffer_bytes; }
+static uint32_t scratch_bytes(void) { return pe_scratch_bytes(&policy); }
 
 /* Whether memory reaches to `end`, grown if need be. */
 static int reach(uint32_t end)
@@ -63,6 +63,7 @@ EXPORT("open") int32_t open(uint32_t bytes)
         return NO_MEMORY;
     }
     policy.scratch = (uint8_t *)scratch;
+    pe_reset(&policy);
     return PE_OK;
 }
 

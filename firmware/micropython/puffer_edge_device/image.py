@@ -177,7 +177,7 @@ class Image:
             self._need(takes == here and n_in == width and 1 <= n_out <= MAX_WIDTH, at)
             self._need(n_in == n_out or kind in (DENSE, ARGMAX, CONV, POOL, GRU, LSTM, CHOICES), at)
             self._need(gives != ACTION or n_out == self.m, at)
-            self._need(gives == ACTION or self.buffer >= gives * padded(n_out), at)
+            self._need(gives == ACTION or self.buffer >= (2 if kind == GRU else gives) * padded(n_out), at)
             if kind in (INPUT, DENSE, CONV):
                 self._need(low <= high, at)
                 self._need(gives != INT8 or (low >= -128 and high <= 127 and -128 <= zero <= 127), at)

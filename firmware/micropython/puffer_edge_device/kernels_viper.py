@@ -106,7 +106,8 @@ def dense(x: ptr32, y: ptr32, p: ptr32, q: ptr32, w: ptr8):
         if bare:
             v = (a << 20) + (a1 << 10) + a0
         if s:
-            v = (((v + (v >> 31)) >> (s - 1)) + 1) >> 1
+            v = (v + (v >> 31)) >> (s - 1)
+            v = (v >> 1) + (v & 1)
         if v < low:
             v = low
         elif v > high:
@@ -276,7 +277,8 @@ def conv(x: ptr32, y: ptr32, p: ptr32, q: ptr32, w: ptr8):
                     t = (t + a * ml) >> 6
                     r = ((t + a1 * mh + 16) >> 5) + ((a * mh) << 5)
                 if s:
-                    r = (((r + (r >> 31)) >> (s - 1)) + 1) >> 1
+                    r = (r + (r >> 31)) >> (s - 1)
+                    r = (r >> 1) + (r & 1)
                 if r < low:
                     r = low
                 elif r > high:

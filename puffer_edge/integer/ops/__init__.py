@@ -57,6 +57,11 @@ class Op:
         return 1
 
     @property
+    def work_bytes(self) -> int:
+        """Bytes that one output value takes in the activation buffer while it is computed."""
+        return self.out_bytes
+
+    @property
     def memory(self) -> int:
         """Numbers, int16, kept from one run to the next."""
         return 0

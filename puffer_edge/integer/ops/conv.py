@@ -127,6 +127,8 @@ class Conv(Op):
         check_scale("convolution", self.multiplier, self.shift, 0)
         if self.weight.shape != (g.filters, *g.kernel, 1 if self.depthwise else g.channels) or (self.depthwise and g.filters % g.channels):
             raise RangeError(f"weights of shape {self.weight.shape} do not belong to {g}")
+        if self.weight[0].size > 65535:
+            raise RangeError(f"a filter has at most 65,535 weights, not {self.weight[0].size:,}")
         down, across = (g.out_height - 1) * g.stride[0] - g.padding[0], (g.out_width - 1) * g.stride[1] - g.padding[1]
         if min(g.stride) < 1 or min(g.out_height, g.out_width) < 1 or g.padding[0] >= g.kernel[0] or g.padding[1] >= g.kernel[1]:
             raise RangeError(f"a convolution's stride is at least 1 and its padding smaller than its kernel, not as in {g}")

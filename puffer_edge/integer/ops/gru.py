@@ -55,6 +55,10 @@ class Gru(Op):
         return self.in_bytes
 
     @property
+    def work_bytes(self) -> int:
+        return 2  # an engine collects the new hidden state there: every row of weights sees the old one
+
+    @property
     def macs(self) -> int:
         return int(self.given.weight.size + self.kept.weight.size)
 
