@@ -38,7 +38,7 @@ CASES = {
     "squashed": ("mlp", "int8", "tanh"),
     "sixteen": ("mlp", "int16x8", "tanh"),
     "image": ("conv", "int4", "discrete"),
-    "recurrent": ("lstm", "int8", "clip"),
+    "recurrent": ("lstm", "int8", "multi_discrete"),
 }
 
 
