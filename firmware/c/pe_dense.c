@@ -34,39 +34,55 @@ static uint64_t dot2(const int8_t *x, const int8_t *w0, const int8_t *w1, int32_
     return a0 | (uint64_t)a1 << 32;
 }
 
-/* The sum of a row of int16 values or 4-bit weights, which are rarer: `count` values. */
-static uint32_t dot(const void *x, const int8_t *w, uint32_t count, uint32_t flags)
+static void store(void *out, uint32_t o, int32_t y, uint32_t wide)
 {
-    if (flags & PE_X16)
-        return pe_dot16(x, w, count);
-    return pe_dot4(x, (const uint8_t *)w, count);
+    if (wide)
+        ((int16_t *)out)[o] = (int16_t)y;
+    else
+        ((int8_t *)out)[o] = (int8_t)y;
 }
 
-void pe_dense(const pe_op *op, const void *in, void *out, int16_t *memory)
+/* int16 values, 4-bit weights, or no multipliers: a row at a time. */
+static void dense_other(const pe_op *op, const void *in, void *out)
 {
-    (void)memory;
     const uint32_t n_out = op->n_out, flags = op->flags, stride = pe_stride(op->n_in, flags);
     const int32_t *bias = (const void *)(op + 1);
     const int32_t *multiplier = bias + n_out;
     const uint8_t *shift = (const void *)(flags & PE_SHIFT ? multiplier : multiplier + n_out);
     const int8_t *weight = (const int8_t *)shift + pe_padded(n_out);
     const int32_t zero = op->zero, low = op->low - zero, high = op->high - zero;
+    for (uint32_t o = 0; o < n_out; o++, weight += stride) {
+        const uint32_t sum = flags & PE_X16    ? pe_dot16(in, weight, op->n_in)
+                             : flags & PE_INT4 ? pe_dot4(in, (const uint8_t *)weight, op->n_in)
+                                               : pe_dot8(in, weight, op->n_in);
+        const int32_t a = (int32_t)((sum + (uint32_t)bias[o]) * (flags & PE_WIDE ? 128u : 1u));
+        const int32_t scaled = flags & PE_SHIFT ? pe_shifted(a, shift[o]) : pe_requantise(a, multiplier[o], shift[o]);
+        store(out, o, pe_clamp(scaled, low, high) + zero, flags & (PE_WIDE | PE_X16));
+    }
+}
+
+void pe_dense(const pe_op *op, const void *in, void *out, int16_t *memory)
+{
+    (void)memory;
+    if (op->flags & (PE_X16 | PE_INT4 | PE_SHIFT)) {
+        dense_other(op, in, out);
+        return;
+    }
+    const uint32_t n_out = op->n_out, stride = pe_padded(op->n_in);
+    const int32_t *bias = (const void *)(op + 1);
+    const int32_t *multiplier = bias + n_out;
+    const uint8_t *shift = (const void *)(multiplier + n_out);
+    const int8_t *weight = (const int8_t *)shift + pe_padded(n_out);
+    const int32_t zero = op->zero, low = op->low - zero, high = op->high - zero;
+    const uint32_t wide = op->flags & PE_WIDE;
     uint64_t sums = 0;
     for (uint32_t o = 0; o < n_out; o++) {
-        if (flags & (PE_X16 | PE_INT4)) {
-            sums = dot(in, weight, op->n_in, flags);
-            weight += stride;
-        } else if (o % 2 == 0) { /* an odd last row is its own neighbour */
+        if (o % 2 == 0) { /* an odd last row is its own neighbour */
             sums = dot2(in, weight, o + 1 < n_out ? weight + stride : weight, (int32_t)stride);
             weight += 2 * stride;
         }
-        const uint32_t a = ((uint32_t)sums + (uint32_t)bias[o]) << (flags & PE_WIDE ? 7 : 0);
-        const int32_t scaled = flags & PE_SHIFT ? pe_shifted((int32_t)a, shift[o]) : pe_requantise((int32_t)a, multiplier[o], shift[o]);
-        const int32_t y = pe_clamp(scaled, low, high) + zero;
-        if (flags & (PE_WIDE | PE_X16))
-            ((int16_t *)out)[o] = (int16_t)y;
-        else
-            ((int8_t *)out)[o] = (int8_t)y;
+        const uint32_t a = (uint32_t)sums + (uint32_t)bias[o];
+        store(out, o, pe_clamp(pe_requantise((int32_t)(wide ? a * 128u : a), multiplier[o], shift[o]), low, high) + zero, wide);
         sums >>= 32;
     }
 }
