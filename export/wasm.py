@@ -38,6 +38,7 @@ def environment_of(source: Source) -> Environment | None:
     if name not in envs.names():
         return None
     environment = envs.load(name)
+    environment = environment.under(source.policy.contract)
     return environment if environment.contract.digest == source.policy.contract.digest else None
 
 

@@ -120,6 +120,7 @@ def check(bundle: Bundle, board: Board, environment: Environment, episodes: int,
         LinkError: the line failed.
     """
     tell = progress or (lambda stage, done, total: None)
+    environment = environment.under(bundle.image.contract)
     if environment.contract.digest != bundle.image.contract.digest:
         fields = "; ".join(bundle.image.contract.differences(environment.contract))
         raise ContractError(f"the bundle was made for another contract than the environment {environment.name} has: {fields}")

@@ -12,6 +12,7 @@ from puffer_edge.commands.boards import check, install, simulate, start, status,
 from puffer_edge.commands.comparing import compare
 from puffer_edge.commands.console import fail
 from puffer_edge.commands.exporting import export
+from puffer_edge.commands.importing import import_policy
 from puffer_edge.commands.lists import doctor, environments, targets
 from puffer_edge.commands.training import evaluate, train
 from puffer_edge.commands.verifying import verify
@@ -19,6 +20,7 @@ from puffer_edge.errors import PufferEdgeError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
+    "import": import_policy,
     "eval": evaluate,
     "export": export,
     "verify": verify,

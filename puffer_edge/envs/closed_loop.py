@@ -94,6 +94,7 @@ def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
         InvalidInput: the runner's contract is not the environment's.
     """
     c = runner.contract
+    environment = environment.under(c)
     if c.digest != environment.contract.digest:
         raise InvalidInput(f"the policy was made for another contract than {environment.name}: " + "; ".join(c.differences(environment.contract)))
     rows = runner.rows

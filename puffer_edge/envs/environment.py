@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,3 +39,15 @@ class Environment:
     reset: Callable[[np.random.Generator, int], Floats]
     observe: Callable[[Floats], Floats]
     step: Callable[[Floats, Floats], tuple[Floats, Floats, Floats, Bools]]
+
+    def under(self, contract: Contract) -> Environment:
+        """This task for a policy whose continuous head is of the other kind: the plant does not see whether an output was clipped or squashed.
+
+        Args:
+            contract: the policy's.
+
+        Returns:
+            The task with that contract; itself where more differs than "clip" and "tanh".
+        """
+        heads = {self.contract.head, contract.head}
+        return replace(self, contract=contract) if heads == {"clip", "tanh"} and replace(self.contract, head=contract.head) == contract else self
