@@ -19,6 +19,7 @@ from puffer_edge.intake.archives import short
 from puffer_edge.intake.draft import Draft, check_observations
 from puffer_edge.intake.elements import compile_chain
 from puffer_edge.intake.onnx_values import Flow, Node, State, Value, shape_of
+from puffer_edge.layers import MAX_IMAGE
 
 MAX_NODES = 10_000
 MAX_VALUES = 2**24
@@ -128,9 +129,13 @@ class _Graph:
         check_observations(n, f"ONNX model {self.what}", dims[1:])
         self.values[seen[0]] = Flow((), dims)
         for name in states:
-            self.values[name] = State(self._dims(name, True))
+            dims = self._dims(name, True)
+            if math.prod(dims) > MAX_IMAGE:
+                raise Unsupported(f"{self.what}: the memory {name!r} has {math.prod(dims):,} numbers, at most {MAX_IMAGE}")
+            self.values[name] = State(name, np.arange(math.prod(dims)).reshape(dims))
         for node in needed:
             self._run(node)
+        self._check_memory(needed, seen[0])
         end = self._value(chosen)
         if not isinstance(end, Flow):
             raise Unsupported(f"{self.what}: the output {chosen!r} does not depend on the observation")
@@ -140,6 +145,27 @@ class _Graph:
             raise type(error)(f"{self.what}: {error}") from None
         producer = f"{self.model.producer_name} {self.model.producer_version}".strip()
         return replace(draft, origin={"format": "onnx", "opset": self.opset, "producer": short(producer), "output": chosen})
+
+    def _check_memory(self, needed: list[Node], observed: str) -> None:
+        """Every cell starts from numbers of its own, or from zeros where the graph runs over a whole sequence."""
+        taken: dict[str, set[int]] = {}
+        shape = self.inputs[observed].type.tensor_type.shape.dim
+        sequence = len(shape) == 3 and any(not d.HasField("dim_value") for d in shape[:2])
+        for node in (n for n in needed if n.op in ("GRU", "LSTM")):
+            for k in (5, 6) if node.op == "LSTM" else (5,):
+                start = self.values.get(node.inputs[k]) if len(node.inputs) > k and node.inputs[k] else None
+                if not isinstance(start, State):
+                    if not sequence:
+                        raise Unsupported(
+                            f"{self.what}, {node.place}: it starts from zeros at every call; export it with its memory as input and output"
+                        )
+                    continue
+                index, before = set(start.index.reshape(-1).tolist()), taken.setdefault(start.source, set())
+                if index & before or not start.source:
+                    raise Unsupported(
+                        f"{self.what}, {node.place}: two memories start from the same input {start.source!r}; export one input for each"
+                    )
+                before |= index
 
     def _state_inputs(self) -> set[str]:
         """Inputs that are the memory of a GRU or LSTM: followed backwards through whatever only rearranges them."""

@@ -65,6 +65,14 @@ def conv(node: Node, inputs: Sequence[Value | None], opset: int) -> Flow:
     return _convolved(node, x, weight, bias, int(node.attributes.get("group", 1)))
 
 
+def max_pool(node: Node, inputs: Sequence[Value | None], opset: int) -> list[Value]:
+    """MaxPool, where its kernel covers everything: then it is the global one."""
+    x = flow(inputs[0])
+    if tuple(node.attributes["kernel_shape"]) != x.dims[2:] or any(node.attributes.get("pads", [])):
+        raise Unsupported(f"a MaxPool that leaves more than one place of {x.dims[2:]}: the nearest is GlobalMaxPool, or a Conv with a stride")
+    return [pool("max")(node, inputs, opset)]
+
+
 def average_pool(node: Node, inputs: Sequence[Value | None], opset: int) -> Flow:
     """AveragePool is a depthwise convolution with equal weights, as long as no padding is averaged."""
     x = flow(inputs[0])
@@ -132,7 +140,7 @@ def recurrent(node: Node, inputs: Sequence[Value | None], opset: int) -> list[Va
     if cell.n_in != x.dims[-1]:
         raise Unsupported(f"a cell that takes {cell.n_in} of {x.dims[-1]} values")
     whole = Whole(cell)  # one element for both outputs: they are one value
-    return [then(x, (1, 1, 1, hidden), whole), then(x, (1, 1, hidden), whole), State((1, 1, hidden))]
+    return [then(x, (1, 1, 1, hidden), whole), then(x, (1, 1, hidden), whole), State("", np.zeros((1, 1, hidden), np.int64))]
 
 
 def _check_cell(node: Node, inputs: Sequence[Value | None], x: Flow) -> None:

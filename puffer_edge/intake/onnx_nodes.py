@@ -12,7 +12,7 @@ import numpy.typing as npt
 from puffer_edge.errors import Unsupported
 from puffer_edge.intake import onnx_constants as constants
 from puffer_edge.intake.elements import Act, Choose, Clamp, Element, Leaky, Linear, Scale
-from puffer_edge.intake.onnx_cells import average_pool, batch_norm, conv, pool, recurrent, reduce
+from puffer_edge.intake.onnx_cells import average_pool, batch_norm, conv, max_pool, pool, recurrent, reduce
 from puffer_edge.intake.onnx_values import Flow, Node, State, Value, flow, known, spread, then
 from puffer_edge.layers import MAX_IMAGE
 
@@ -32,7 +32,6 @@ NEAREST = {
     "LayerNormalization": "BatchNormalization",
     "LpNormalization": "BatchNormalization",
     "LpPool": "GlobalAveragePool",
-    "MaxPool": "GlobalMaxPool, or a Conv with a stride",
     "Mish": "Sigmoid times its input (SiLU)",
     "RMSNormalization": "BatchNormalization",
     "RNN": "GRU",
@@ -66,16 +65,14 @@ def apply(node: Node, inputs: Sequence[Value | None], opset: int) -> list[Value]
 
 
 def _state(node: Node, inputs: Sequence[Value | None], opset: int) -> list[Value]:
-    """Memory that is only rearranged: its numbers are kept by the device, in the order of the cells."""
-    if node.op not in REARRANGES or not isinstance(inputs[0], State):
+    """Memory that is only rearranged; which numbers go where is kept, so that no two cells start from the same."""
+    memory = inputs[0]
+    if node.op not in REARRANGES or not isinstance(memory, State):
         raise Unsupported("something is computed from the memory outside of its cell")
-    dims = np.empty(inputs[0].dims, np.bool_)
-    if dims.size > MAX_IMAGE:
-        raise Unsupported(f"a memory of {dims.size:,} numbers: at most {MAX_IMAGE}")
-    arrays = [dims, *(known(inputs, k) if inputs[k] is not None else None for k in range(1, len(inputs)))]
+    arrays = [memory.index, *(known(inputs, k) if inputs[k] is not None else None for k in range(1, len(inputs)))]
     if node.op == "Split":
-        return [State(part.shape) for part in _split_parts(node, dims, arrays, opset)]
-    return [State(constants.compute(node, arrays, opset).shape)]
+        return [State(memory.source, part) for part in _split_parts(node, memory.index, arrays, opset)]
+    return [State(memory.source, constants.compute(node, arrays, opset))]
 
 
 def _split_parts(node: Node, x: npt.NDArray[Any], inputs: Sequence[Any], opset: int) -> list[npt.NDArray[Any]]:
@@ -274,6 +271,7 @@ _OPS: dict[str, Callable[[Node, Sequence[Any], int], Value | list[Value]]] = {
     "BatchNormalization": batch_norm,
     "Conv": conv,
     "AveragePool": average_pool,
+    "MaxPool": max_pool,
     "GlobalAveragePool": pool("average"),
     "GlobalMaxPool": pool("max"),
     "ReduceMean": reduce("average"),

@@ -38,10 +38,17 @@ class State:
     """Memory that comes in from the step before; a device keeps it by itself.
 
     Attributes:
-        dims: its shape, the batch being 1.
+        source: name of the input it came in by; "" for what a cell leaves behind.
+        index: which numbers of that input these are, in their shape, the batch being 1.
     """
 
-    dims: tuple[int, ...]
+    source: str
+    index: npt.NDArray[np.int64]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.index.shape
 
 
 Value = Flow | State | npt.NDArray[Any]
