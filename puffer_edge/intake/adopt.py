@@ -24,8 +24,8 @@ from puffer_edge.policy import Policy
 NONE = "none"
 """What is given in place of a normaliser's file to say that there was none."""
 RLTOOLS = (
-    "its layout is described by the source code of its writer alone and has changed between versions, so a reader here could not tell "
-    "what it reads. Export the actor as ONNX, or write its weights as safetensors and import these with --layout"
+    "RLtools documents no format of its checkpoints; their layout is what its C++ source writes. Export the actor as ONNX, or write its "
+    "weights as safetensors and import these with --layout"
 )
 
 
