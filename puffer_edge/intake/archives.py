@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -25,6 +26,8 @@ MAX_MEMBER = 128 * 2**20
 MAX_MEMBERS = 10_000
 MAX_TEXT = 16 * 2**20
 """Largest text (JSON, TOML)."""
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, OverflowError, EOFError, OSError, RuntimeError, struct.error)
+"""What zipfile raises at damaged, encrypted (RuntimeError) and unknown (NotImplementedError, one of them) members."""
 
 
 def mib(count: float) -> str:
@@ -80,7 +83,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
             entries = self._zip.infolist()
-        except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, EOFError, OSError, struct.error, UnicodeError) as error:
+        except _UNREADABLE as error:
             raise InvalidInput(f"{what} is not a zip, or it is damaged: {short(error)}") from None
         if len(entries) > MAX_MEMBERS:
             raise InvalidInput(f"{what} holds {len(entries):,} members, at most {MAX_MEMBERS:,} are read")
@@ -110,11 +113,17 @@ class Archive:
         try:
             with self._zip.open(entry) as member:
                 data = member.read(most + 1)
-        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError, NotImplementedError, struct.error) as error:
+        except _UNREADABLE as error:
             raise InvalidInput(f"{name!r} in {self.what} cannot be unpacked: {short(error)}") from None
         if len(data) > most:
             raise InvalidInput(f"{name!r} in {self.what} unpacks to more than {mib(most)}")
         return data
+
+
+NPY_MAGIC = b"\x93NUMPY"
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '([<>|=]?(?:b1|[iu][1248]|f[248]))', 'fortran_order': (True|False), 'shape': \(((?:\d{1,15}, ?)*(?:\d{1,15})?)\),? *\}\s*"
+)
 
 
 def parse_npy(data: bytes, what: str) -> npt.NDArray[Any]:
@@ -123,16 +132,14 @@ def parse_npy(data: bytes, what: str) -> npt.NDArray[Any]:
     Raises:
         InvalidInput: it is none, holds objects, or its size is not what its header says.
     """
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(stream)
-    except (ValueError, TypeError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        raise InvalidInput(f"{what} is not a numpy array: {short(error)}") from None
-    body = memoryview(data)[stream.tell() :]
-    if dtype.kind not in "biuf" or any(not isinstance(n, int) or n < 0 for n in shape):
-        raise InvalidInput(f"{what} holds {dtype}, only plain numbers are read")
+    start = 12 if data[6:7] > b"\x01" else 10
+    length = int.from_bytes(data[8:start], "little")
+    found = _NPY_HEADER.fullmatch(data[start : start + length]) if data[:6] == NPY_MAGIC and length <= 10_000 else None
+    if found is None:
+        raise InvalidInput(f"{what} is not an array of plain numbers in numpy's format")
+    dtype, fortran = np.dtype(found[1].decode()), found[2] == b"True"
+    shape = tuple(int(n) for n in found[3].split(b",") if n.strip())
+    body = memoryview(data)[start + length :]
     if math.prod(shape) * dtype.itemsize != len(body):
         raise InvalidInput(f"{what} says {short(shape)} of {dtype}, and has {len(body):,} bytes")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
@@ -145,7 +152,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
         InvalidInput: it is neither.
     """
     data, what = read_bounded(path), os.fspath(path)
-    if data[:6] == b"\x93NUMPY":
+    if data[:6] == NPY_MAGIC:
         return {"": parse_npy(data, what)}
     archive = Archive(data, what)
     return {name.removesuffix(".npy"): parse_npy(archive.read(name), f"{name} in {what}") for name in archive.names}

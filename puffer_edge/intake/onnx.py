@@ -173,7 +173,10 @@ class _Graph:
         for node in self.nodes:
             if node.op in ("GRU", "LSTM"):
                 for name in filter(None, node.inputs[5:7]):
-                    while (maker := self.makers.get(name)) is not None and maker.op in onnx_nodes.REARRANGES and maker.inputs:
+                    for _ in self.nodes:  # at most so many steps: a hostile graph may run in a circle
+                        maker = self.makers.get(name)
+                        if maker is None or maker.op not in onnx_nodes.REARRANGES or not maker.inputs:
+                            break
                         name = maker.inputs[0]
                     found |= {name} & set(self.inputs)
         return found
@@ -193,10 +196,23 @@ class _Graph:
         raise InvalidInput(f"{self.what} has several outputs: say which drives, with --output NAME: {short(', '.join(names))}")
 
     def _is_memory(self, name: str) -> bool:
-        """Whether an output is the next memory of a cell, perhaps rearranged."""
-        while (maker := self.makers.get(name)) is not None and maker.op in onnx_nodes.REARRANGES and maker.inputs:
-            name = maker.inputs[0]
-        return maker is not None and maker.op in ("GRU", "LSTM") and name in maker.outputs[1:]
+        """Whether an output is nothing but next memories of cells, perhaps rearranged or put together."""
+        todo, seen = [name], set[str]()
+        while todo:
+            name = todo.pop()
+            maker = self.makers.get(name)
+            if maker is None or name in seen:
+                return False
+            seen.add(name)
+            if maker.op in ("GRU", "LSTM") and name in maker.outputs[1:]:
+                continue
+            if maker.op == "Concat":
+                todo += maker.inputs
+            elif maker.op in onnx_nodes.REARRANGES and maker.inputs:
+                todo.append(maker.inputs[0])
+            else:
+                return False
+        return True
 
     def _needed(self, output: str) -> list[Node]:
         """The nodes that an output depends on, in the order of the file."""

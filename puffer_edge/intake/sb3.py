@@ -64,7 +64,10 @@ class _Model:
         self.data = data
         self.policy_class = pickles.class_name(self._value("policy_class"))
         self.family = FAMILIES.get(self.policy_class.rpartition(".")[0], "")
-        self.kwargs: Mapping[Any, Any] = pickles.mapping(self._value("policy_kwargs"))
+        kwargs = self._value("policy_kwargs") or {}
+        if not isinstance(kwargs, dict):
+            raise InvalidInput(f"'policy_kwargs' in {self.what} is not a dictionary: {pickles.class_name(kwargs) or type(kwargs).__name__}")
+        self.kwargs: Mapping[Any, Any] = kwargs
         self.algorithm = self._algorithm()
         self.tensors: Tensors = read_torch(archive.read("policy.pth"), f"policy.pth in {self.what}")
 
