@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +150,7 @@ def read_observations(path: str | os.PathLike[str], n: int) -> dict[str, npt.NDA
         raise InvalidInput(f"{os.fspath(path)} must hold observations of shape (N, {n}), not {rows.shape}")
     if not np.isfinite(rows).all():
         raise InvalidInput(f"{os.fspath(path)} holds {int((~np.isfinite(rows).all(1)).sum())} rows with NaN or infinite numbers")
-    starts = np.asarray(arrays.get("starts", np.arange(len(rows)) == 0), bool)
+    starts = np.array(arrays.get("starts", np.arange(len(rows)) == 0), bool)
     if starts.shape != (len(rows),):
         raise InvalidInput(f"{os.fspath(path)} has {len(rows)} observations and 'starts' of shape {starts.shape}")
     starts[:1] = True
@@ -158,10 +159,8 @@ def read_observations(path: str | os.PathLike[str], n: int) -> dict[str, npt.NDA
 
 def write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write a ``.npz``, whole or not at all."""
-    import io
-
     stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     if stream.tell() > MAX_FILE:
         raise InvalidInput(f"the observations take {stream.tell():,} bytes, at most {MAX_FILE:,}: give fewer")
     write_atomic(path, stream.getvalue())

@@ -71,7 +71,7 @@ class _Layout:
 
     def __init__(self, tensors: Tensors, data: dict[str, Any], what: str) -> None:
         self.tensors, self.data, self.what = tensors, data, what
-        self._known(data, _TOP, "the layout")
+        self._known(data, _TOP, f"the layout {what}")
 
     def draft(self, origin: dict[str, Any]) -> Draft:
         rows = self.data.get("layers")
@@ -80,7 +80,7 @@ class _Layout:
         layers: list[AnyLayer] = []
         for k, row in enumerate(rows):
             try:
-                layers.append(self._layer(row, f"layers[{k}]"))
+                layers.append(self._layer(row))
             except PufferEdgeError as error:
                 raise type(error)(f"{self.what}, layers[{k}]: {error}") from None
         head = self.data.get("head")
@@ -99,11 +99,11 @@ class _Layout:
         bounds = {} if scale is None or offset is None else {"action_low": offset - np.abs(scale), "action_high": offset + np.abs(scale)}
         return Draft(**{**vars(draft), "choices": choices, **(bounds if head == "tanh" else {})})
 
-    def _layer(self, row: dict[str, Any], place: str) -> AnyLayer:
+    def _layer(self, row: dict[str, Any]) -> AnyLayer:
         kind = row.get("kind", "dense")
         if kind not in _FIELDS:
             raise InvalidInput(f"kind is {short(repr(kind))}, one of {', '.join(_FIELDS)}")
-        self._known(row, {"kind", *_FIELDS[kind]}, place)
+        self._known(row, {"kind", *_FIELDS[kind]}, f"a {kind} layer")
         if kind == "pool":
             return Pool(row.get("pool", "average"), self._three(row.get("shape"), "shape"))
         if kind in ("gru", "lstm"):
@@ -136,7 +136,7 @@ class _Layout:
             return None
         if not isinstance(about, dict):
             raise InvalidInput(f"{self.what}: normalizer must be a table")
-        self._known(about, {"mean", "var", "std", "epsilon", "clip"}, "normalizer")
+        self._known(about, {"mean", "var", "std", "epsilon", "clip"}, f"normalizer in {self.what}")
         mean = self._tensor(about, "mean").reshape(-1)
         std = self._tensor(about, "std") if "std" in about else np.sqrt(self._tensor(about, "var") + self._number(about, "epsilon", EPSILON))
         return Normalizer(mean, std.reshape(-1), self._number(about, "clip", 10.0))
@@ -147,7 +147,7 @@ class _Layout:
             return None, None
         if not isinstance(about, dict):
             raise InvalidInput(f"{self.what}: action must be a table")
-        self._known(about, {"scale", "offset"}, "action")
+        self._known(about, {"scale", "offset"}, f"action in {self.what}")
         values: list[Floats | None] = []
         for field in ("scale", "offset"):
             given = about.get(field)
@@ -177,7 +177,7 @@ class _Layout:
     def _known(self, table: dict[str, Any], known: set[str], place: str) -> None:
         unknown = sorted(set(table) - known)
         if unknown:
-            raise InvalidInput(f"{self.what}: {place} has the unknown field {short(repr(unknown[0]))}; known are {', '.join(sorted(known))}")
+            raise InvalidInput(f"{place} has the unknown field {short(unknown[0])}; known are {', '.join(sorted(known))}")
 
 
 def _sequence(tensors: Tensors, prefix: str) -> list[str]:

@@ -65,6 +65,11 @@ def _parse(data: bytes, what: str) -> Any:
     return model
 
 
+def _text(value: Any) -> str:
+    """A string of protobuf's, which comes as bytes where it is not UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 class _Graph:
     """One model, evaluated for a batch of one."""
 
@@ -75,19 +80,19 @@ class _Graph:
         if len(graph.node) > MAX_NODES:
             raise Unsupported(f"{what} has {len(graph.node):,} nodes, at most {MAX_NODES:,} are read")
         if model.functions:
-            raise Unsupported(f"{what} defines functions of its own ({short(model.functions[0].name)}): export with them inlined")
+            raise Unsupported(f"{what} defines functions of its own ({short(_text(model.functions[0].name))}): export with them inlined")
         if graph.sparse_initializer:
             raise Unsupported(f"{what} holds sparse weights: export dense ones")
-        self.values: dict[str, Value] = {t.name: self._array(t) for t in graph.initializer}
+        self.values: dict[str, Value] = {_text(t.name): self._array(t) for t in graph.initializer}
         self.nodes = [self._node(k, n) for k, n in enumerate(graph.node)]
         self.makers = {name: node for node in self.nodes for name in node.outputs if name}
-        self.inputs = {i.name: i for i in graph.input if i.name not in self.values}
-        self.outputs: list[str] = [o.name for o in graph.output]
+        self.inputs = {_text(i.name): i for i in graph.input if _text(i.name) not in self.values}
+        self.outputs: list[str] = [_text(o.name) for o in graph.output]
 
     def _array(self, tensor: Any) -> npt.NDArray[Any]:
         from onnx import TensorProto, numpy_helper
 
-        place = f"the tensor {short(repr(tensor.name))} of {self.what}"
+        place = f"the tensor {short(repr(_text(tensor.name)))} of {self.what}"
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise Unsupported(f"{place} lies in another file: save the model as one file (save_as_external_data=False)")
         if any(not 0 <= d <= MAX_VALUES for d in tensor.dims) or math.prod(tensor.dims) > MAX_VALUES:
@@ -106,14 +111,15 @@ class _Graph:
         attributes: dict[str, Any] = {}
         for a in node.attribute:
             if a.type == AttributeProto.TENSOR:
-                attributes[a.name] = self._array(a.t)
+                attributes[_text(a.name)] = self._array(a.t)
             elif a.type in (AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.STRING, AttributeProto.FLOATS, AttributeProto.INTS):
                 value = helper.get_attribute_value(a)
-                attributes[a.name] = value.decode("ascii", "replace") if isinstance(value, bytes) else list(value) if a.type > 5 else value
+                attributes[_text(a.name)] = value.decode("ascii", "replace") if isinstance(value, bytes) else list(value) if a.type > 5 else value
             elif a.type == AttributeProto.STRINGS:
-                attributes[a.name] = [s.decode("ascii", "replace") for s in a.strings]
-        op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        return Node(index, node.name, op, tuple(node.input), tuple(node.output), attributes)
+                attributes[_text(a.name)] = [s.decode("ascii", "replace") for s in a.strings]
+        op = node.op_type if node.domain in ("", "ai.onnx") else f"{_text(node.domain)}.{_text(node.op_type)}"
+        inputs, outputs = (tuple(_text(name) for name in names) for names in (node.input, node.output))
+        return Node(index, _text(node.name), short(_text(op)), inputs, outputs, attributes)
 
     def draft(self, output: str | None) -> Draft:
         states = self._state_inputs()
@@ -143,7 +149,7 @@ class _Graph:
             draft = compile_chain(end.chain, n, end.size, "ONNX model")
         except PufferEdgeError as error:
             raise type(error)(f"{self.what}: {error}") from None
-        producer = f"{self.model.producer_name} {self.model.producer_version}".strip()
+        producer = f"{_text(self.model.producer_name)} {_text(self.model.producer_version)}".strip()
         return replace(draft, origin={"format": "onnx", "opset": self.opset, "producer": short(producer), "output": chosen})
 
     def _check_memory(self, needed: list[Node], observed: str) -> None:
@@ -232,7 +238,7 @@ class _Graph:
         dims = [d.dim_value if d.HasField("dim_value") else 0 for d in kind.shape.dim]
         free = len(dims) - 1 if recurrent else 1 if len(dims) > 1 else 0
         if any(d <= 0 for d in dims[free:]) or any(d < 0 for d in dims):
-            shown = ", ".join(d.dim_param or str(d.dim_value) for d in kind.shape.dim)
+            shown = ", ".join(_text(d.dim_param) or str(d.dim_value) for d in kind.shape.dim)
             raise Unsupported(f"{self.what}: the input {name!r} has the shape ({short(shown)}): all but the batch must be fixed")
         dims = [1 if d == 0 else d for d in dims]
         if len(dims) > 1 and not recurrent:
