@@ -85,6 +85,8 @@ def _split_parts(node: Node, x: npt.NDArray[Any], inputs: Sequence[Any], opset: 
 
 def _rearranged(node: Node, inputs: Sequence[Value | None], opset: int) -> list[Value]:
     """Reshapes leave the flat order alone; whatever does not becomes a matrix of zeros and ones."""
+    if node.op == "Gather" and isinstance(inputs[0], np.ndarray):
+        raise Unsupported("a table is read by what the network chose: give the choice itself as --output; the contract's levels are that table")
     x = flow(inputs[0])
     if x.size > MAX_IMAGE:
         raise Unsupported(f"{x.size:,} values at once: at most {MAX_IMAGE}")

@@ -249,6 +249,9 @@ def test_our_own_float_model_comes_back(head: str) -> None:
     actor = sample(c, activation="silu")
     data = float_model(actor)
     seen = uniform(4)
+    if head == "discrete":
+        with pytest.raises(Unsupported, match="give the choice itself as --output"):
+            intake.read(data, "m")
     draft = intake.read(data, "m", "choice" if head == "discrete" else None)
     assert draft.head == head
     back = assemble(draft, c)[0]

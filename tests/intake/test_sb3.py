@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from puffer_edge.intake.adopt import adopt, read_draft
 from puffer_edge.intake.draft import assemble
 from puffer_edge.intake.sources import Sources
 from puffer_edge.policy import Policy, Recurrent
+from tests.intake.hostile import torch_file, unzipped, zipped
 
 SMALL = {"net_arch": [16, 16]}
 ROWS = 1200
@@ -144,6 +147,25 @@ def test_activations_by_name(activation: str, tmp_path: Path) -> None:
     imported = policy_of(path, contract(5, "clip", [(-1.0, 1.0)]))
     wanted, _ = model.predict(uniform(5), deterministic=True)
     assert np.abs(imported.act(uniform(5)) - wanted).max() <= 1e-5 * 2.0
+
+
+def test_layers_that_older_versions_shared(tmp_path: Path) -> None:
+    model, path = still(tmp_path, box(4), box(1))
+    members = unzipped(path.read_bytes())
+    state = {k.replace("policy_net.0", "shared_net.0").replace("policy_net.2", "policy_net.0"): v for k, v in model.policy.state_dict().items()}
+    path.write_bytes(zipped({**members, "policy.pth": torch_file(state)}))
+    wanted, _ = model.predict(uniform(4), deterministic=True)
+    assert np.abs(policy_of(path, contract(4, "clip", [(-1.0, 1.0)])).act(uniform(4)) - wanted).max() <= 1e-5 * 2.0
+
+
+def test_torch_is_not_needed(tmp_path: Path) -> None:
+    path, normalizer = pendulum_model(tmp_path)
+    command = f"import sys; from puffer_edge.cli import main; main(['import', {str(path)!r}, '--normalizer', {normalizer!r}, '--env', 'pendulum', "
+    command += f"'--out', {str(tmp_path / 'run')!r}]); assert not {{'torch', 'onnx', 'stable_baselines3', 'gymnasium'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", command], check=True)
+    with_none = command.replace(repr(normalizer), "'none'")
+    subprocess.run([sys.executable, "-c", with_none], check=True)
+    assert Policy.load(tmp_path / "run" / "policy.safetensors").normalizer.std.tolist() == [1.0] * 3
 
 
 def test_several_choices(tmp_path: Path) -> None:
