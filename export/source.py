@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import resources
+from importlib.abc import Traversable
 
+from puffer_edge.contract import ActionChannel, ObservationChannel
 from puffer_edge.device.target import Target
 from puffer_edge.integer.image import Image
 from puffer_edge.integer.vectors import Vectors
@@ -36,3 +41,38 @@ class Source:
         """The policy's name as an identifier of C and Python."""
         text = "".join(ch if ch.isalnum() and ch.isascii() else "_" for ch in self.policy.name)
         return text if not text[:1].isdigit() else f"_{text}"
+
+    @property
+    def title(self) -> str:
+        """The policy's name where it cannot end a comment of C."""
+        return self.policy.name.replace("*/", "* /")
+
+    @property
+    def channels(self) -> str:
+        """Every channel with its fixed point, as lines of a comment of C."""
+        c = self.image.contract
+        rows = [f" *   observation[{i}]  {_words(ch)}" for i, ch in enumerate(c.observations)]
+        rows += [f" *   action[{j}]  {_words(ch)}, safe {ch.safe:g}" for j, ch in enumerate(c.actions)]
+        return "\n".join(row.replace("*/", "* /") for row in rows)
+
+
+def _words(ch: ObservationChannel | ActionChannel) -> str:
+    return f"{ch.name}, {ch.unit}, {ch.low:g} … {ch.high:g}, × 2^{ch.fraction_bits}"
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """A template with each ``@word@`` replaced; a word that has no value is a KeyError."""
+    return re.sub(r"@(\w+)@", lambda found: values[found[1]], text)
+
+
+def templates(name: str) -> Iterator[tuple[str, str]]:
+    """Path and text of every file below ``export/templates/NAME``, in order."""
+    yield from _below(resources.files("puffer_edge.export") / "templates" / name)
+
+
+def _below(folder: Traversable, before: str = "") -> Iterator[tuple[str, str]]:
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.is_dir():
+            yield from _below(entry, f"{before}{entry.name}/")
+        else:
+            yield f"{before}{entry.name}", entry.read_text("utf-8")

@@ -6,17 +6,14 @@ kernels; the shield is printed; a tick is that of ``docs/tick.md`` with the netw
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from importlib import metadata, resources
-from importlib.abc import Traversable
+from importlib import metadata
 
 import numpy as np
 
 from puffer_edge import __version__
 from puffer_edge.errors import MissingExtra, Unsupported
 from puffer_edge.export.c import engine_files
-from puffer_edge.export.source import Source
+from puffer_edge.export.source import Source, fill, templates
 from puffer_edge.export.tflite import covered, graph, tflite
 from puffer_edge.export.tflm_arena import arena_bytes
 from puffer_edge.integer.ops import Array, Op
@@ -55,7 +52,7 @@ def files(source: Source) -> dict[str, bytes]:
     """
     values = _values(source)
     found = {}
-    for path, text in _templates(resources.files("puffer_edge.export") / "templates" / "tflm"):
+    for path, text in templates("tflm"):
         named = path.replace("src/", f"src/{source.name}_", 1) if path.startswith("src/") else path
         found[f"tflm/{named}"] = fill(text, values).encode()
     engine = engine_files()
@@ -68,20 +65,6 @@ def after(program: Program) -> tuple[Op, ...]:
     return program.ops[1 + len(covered(program)) :]
 
 
-def fill(text: str, values: dict[str, str]) -> str:
-    """A template with each ``@word@`` replaced; a word that has no value is a KeyError."""
-    return re.sub(r"@(\w+)@", lambda found: values[found[1]], text)
-
-
-def _templates(folder: Traversable, before: str = "") -> Iterator[tuple[str, str]]:
-    """Path and text of every template, in order."""
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if entry.is_dir():
-            yield from _templates(entry, f"{before}{entry.name}/")
-        else:
-            yield f"{before}{entry.name}", entry.read_text("utf-8")
-
-
 def _values(source: Source) -> dict[str, str]:
     """What the templates ask for."""
     program, c = source.image.program, source.image.contract
@@ -92,11 +75,6 @@ def _values(source: Source) -> dict[str, str]:
         raise Unsupported(f"the size of TFLite-Micro's memory is measured with its own interpreter: {error}") from None
     kinds = sorted({o.kind for o in graph(program).operators})
     adds = [f"    if (resolver.Add{OPERATORS[kind]}() != kTfLiteOk)\n        return {source.name.upper()}_NO_OPERATORS;" for kind in kinds]
-    rows = [f" *   observation[{i}]  {ch.name}, {ch.unit}, {ch.low:g} … {ch.high:g}, × 2^{ch.fraction_bits}" for i, ch in enumerate(c.observations)]
-    rows += [
-        f" *   action[{j}]  {ch.name}, {ch.unit}, {ch.low:g} … {ch.high:g}, safe {ch.safe:g}, × 2^{ch.fraction_bits}"
-        for j, ch in enumerate(c.actions)
-    ]
     first, last = covered(program)[0], covered(program)[-1]
     sizes = {"n": c.n_observations, "m": c.n_actions, "inputs": first.n_in, "bits": 8 * first.in_bytes, "outputs": last.n_out}
     ticks = {"period_us": c.period_us, "divider": c.policy_divider, "stale_limit": c.staleness_limit, "steps": len(source.image.vectors)}
@@ -104,10 +82,10 @@ def _values(source: Source) -> dict[str, str]:
     return {
         "name": source.name,
         "NAME": source.name.upper(),
-        "title": source.policy.name.replace("*/", "* /"),
+        "title": source.title,
         "version": __version__,
         "tflm": metadata.version("tflite-micro"),
-        "channels": "\n".join(row.replace("*/", "* /") for row in rows),
+        "channels": source.channels,
         "rate": f"{c.rate_hz:g}",
         "stages": ", ".join(source.image.shield.stages) or "none",
         "contract": c.digest.hex(),

@@ -9,33 +9,43 @@
 
 #ifdef PE_ONLY /* a build for one policy: see pe_ops.h */
 #ifndef PE_WITH_LOOKUP
+#undef pe_lookup
 #define pe_lookup NULL
 #endif
 #ifndef PE_WITH_LOOKUP16
+#undef pe_lookup16
 #define pe_lookup16 NULL
 #endif
 #ifndef PE_WITH_ARGMAX
+#undef pe_argmax
 #define pe_argmax NULL
 #endif
 #ifndef PE_WITH_AFFINE
+#undef pe_affine
 #define pe_affine NULL
 #endif
 #ifndef PE_WITH_CONV
+#undef pe_conv
 #define pe_conv NULL
 #endif
 #ifndef PE_WITH_POOL
+#undef pe_pool
 #define pe_pool NULL
 #endif
 #ifndef PE_WITH_GRU
+#undef pe_gru
 #define pe_gru NULL
 #endif
 #ifndef PE_WITH_LSTM
+#undef pe_lstm
 #define pe_lstm NULL
 #endif
 #ifndef PE_WITH_CHOICES
+#undef pe_choices
 #define pe_choices NULL
 #endif
 #ifndef PE_WITH_TANH16
+#undef pe_tanh16
 #define pe_tanh16 NULL
 #endif
 #endif
