@@ -119,8 +119,8 @@ def freestanding(folder: Path) -> Path:
     """These compilers come without a C library's headers: <string.h> with the four functions that the engine asks for."""
     (folder / "libc").mkdir()
     (folder / "libc" / "string.h").write_text(
-        "#include <stddef.h>\nvoid *memcpy(void *, const void *, size_t);\nvoid *memmove(void *, const void *, size_t);\nvoid *memset(void *, int, size_t);\n"
-        "int memcmp(const void *, const void *, size_t);\n"
+        "#include <stddef.h>\nvoid *memcpy(void *, const void *, size_t);\nvoid *memmove(void *, const void *, size_t);\n"
+        "void *memset(void *, int, size_t);\nint memcmp(const void *, const void *, size_t);\n"
     )
     return folder / "libc"
 
