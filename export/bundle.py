@@ -15,8 +15,8 @@ from puffer_edge import __version__, find
 from puffer_edge.device import budget
 from puffer_edge.device.bundle import IMAGE, POLICY, VECTORS, Bundle
 from puffer_edge.device.target import Target
-from puffer_edge.errors import Unsupported
-from puffer_edge.export import page
+from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.export import page, tflite_converter
 from puffer_edge.export.source import Source
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import image, vectors
@@ -40,6 +40,7 @@ def export(
     starts: npt.ArrayLike | None = None,
     profile: str = "int8",
     ranges: str | Sequence[str] = "percentile",
+    converter: str = "own",
 ) -> Bundle:
     """Write a bundle.
 
@@ -54,6 +55,7 @@ def export(
         starts: (N,) whether a row of the observations begins an episode; None: only the first does.
         profile: of the integers: "int8", "int16x8", "int4" or "shift".
         ranges: how ranges are read off the calibration, as of ``quantize``.
+        converter: "own"; or "tensorflow": beside our ``policy.tflite`` the one that TensorFlow's converter makes.
 
     Returns:
         the bundle, read back and verified.
@@ -79,6 +81,10 @@ def export(
         budget.check_rate(source.image, target, rate_hz)
     quality = measure(policy, program, seen, starts)
     files, left_out = _files(source)
+    if converter == "tensorflow":
+        files[tflite_converter.FILE] = tflite_converter.convert(policy, seen)
+    elif converter != "own":
+        raise InvalidInput(f"unknown converter {converter!r}: own or tensorflow")
     manifest = {
         "name": policy.name,
         "target": target.name,

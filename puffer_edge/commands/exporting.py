@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from rich.table import Table
 
+from puffer_edge import find
 from puffer_edge.commands.console import OUT, SIDE, WIDE, Flag, Folder, progress_bar, show_result
 from puffer_edge.commands.sources import CALIBRATION_SEED, Task, task_of
 from puffer_edge.errors import DoesNotFit, InvalidInput
@@ -27,6 +29,8 @@ def export(
     ranges: str = "percentile",
     min_return_kept: float | None = None,
     observations: Path | None = None,
+    also: tuple[str, ...] = (),
+    converter: str = "own",
     shield: bool = True,
     shield_file: Path | None = None,
     json: Flag = False,
@@ -43,6 +47,8 @@ def export(
         ranges: how ranges are read off the calibration: percentile, minmax, tight, or search (by the closed-loop return, layer by layer).
         min_return_kept: take the cheapest profile that keeps this share of the float return, such as 0.99: int8, then int16x8.
         observations: .npy or .npz of physical observations to calibrate on, in place of rollouts.
+        also: formats beside the target's own, such as tvm (machine code for a Raspberry Pi, Jetson or PC; takes seconds), onnx or wasm.
+        converter: own, or tensorflow: a second .tflite by TensorFlow's converter, for comparison (extra 'tensorflow').
         shield: put the default shield before the actuator (--no-shield: the contract's range alone).
         shield_file: TOML with one [[stage]] table for each stage of the shield, in place of the default.
         json: print the manifest, or the table of all targets, as JSON.
@@ -50,15 +56,20 @@ def export(
     from puffer_edge.device import target as targets
     from puffer_edge.device.budget import MOST_HZ
     from puffer_edge.export.bundle import export as write
+    from puffer_edge.export.bundle import formats
 
     if all_targets == (target is not None):
         raise InvalidInput("export takes --target NAME or --all-targets, one of the two")
     if rate is not None and not 0 < rate <= MOST_HZ:
         raise InvalidInput(f"--rate lies above 0 and up to {MOST_HZ:,.0f} Hz, not {rate:g}")
     board = targets.load(target) if target else None
+    if also and board is None:
+        raise InvalidInput("--also goes with one --target")
+    if board is not None:
+        board = replace(board, formats=tuple(dict.fromkeys((*board.formats, *(find.choose("format", name, formats()) for name in also)))))
     task = task_of(run, shield, observations, shield_file)
     how, chosen = _quantization(task, profile, ranges, min_return_kept)
-    how |= {"starts": task.starts, "rate_hz": rate}
+    how |= {"starts": task.starts, "rate_hz": rate, "converter": converter}
     about = task.about | chosen
     if board is None:
         _export_all(task, out, about, how, json)
