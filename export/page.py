@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+from puffer_edge.export import micropython
 from puffer_edge.export.source import Source
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c2430}
@@ -32,9 +33,7 @@ def first_time(source: Source) -> str:
     if "micropython" in source.target.formats:
         ways.append(
             "<p>First time with MicroPython (official firmware, also for a Pico with nothing but its USB cable):</p>"
-            "<pre>cd micropython\n"
-            "mpremote exec \"import os; [os.remove(f) for f in os.listdir() if f.startswith('policy-')]\"\n"
-            "mpremote fs cp -r puffer_edge_device :\nmpremote fs cp *.py *.bin :\nmpremote reset</pre>"
+            f"<pre>cd micropython\nmpremote run clean.py\nmpremote mip install --target / {micropython.package_for(source)}\nmpremote reset</pre>"
         )
     return "".join(ways)
 

@@ -50,12 +50,12 @@ def deploy(root: Path) -> None:
 
 
 @contextmanager
-def simulator(root: Path, files: Mapping[str, str | bytes] | None = None) -> Iterator[int]:
-    """A simulated board whose own files are in ``root``; yields its TCP port."""
+def simulator(root: Path, files: Mapping[str, str | bytes] | None = None, runtime: Path = RUNTIME) -> Iterator[int]:
+    """A simulated board whose own files are in ``root``, and its runtime what a package.json in ``runtime`` lists; yields its TCP port."""
     node_modules = modules()
     for name, content in (files or {}).items():
         (root / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    command = ["node", str(SIMULATOR), "--modules", str(node_modules), "--root", str(root)]
+    command = ["node", str(SIMULATOR), "--modules", str(node_modules), "--root", str(root), "--runtime", str(runtime)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
