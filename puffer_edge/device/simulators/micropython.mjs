@@ -63,8 +63,9 @@ class Line {
     setInterval(() => this.watch(), 50);
   }
 
-  /** Like a reset of the chip: a new VM, empty buffers; the line stays open. */
+  /** Like a reset of the chip: a new VM, empty buffers; the line stays open, and what the board had sent before still goes out on it. */
   restart() {
+    if (this.tx) this.forward(take(this.tx, RING));
     this.worker?.removeAllListeners();
     this.worker?.terminate();
     const shared = new SharedArrayBuffer(HEADER + 2 * RING);
@@ -106,11 +107,16 @@ class Line {
       if (data.length === 0) {
         const change = Atomics.waitAsync(tx.header, tx.head, Atomics.load(tx.header, tx.tail), 1000);
         if (change.async) await change.value;
-      } else if (this.socket && !this.socket.destroyed && !this.socket.write(data)) {
+      } else if (!this.forward(data)) {
         const socket = this.socket;
         await Promise.race([once(socket, 'drain'), once(socket, 'close')]).catch(() => {});
       }
     }
+  }
+
+  /** Send bytes to whoever is connected; false: wait until these are gone. */
+  forward(data) {
+    return data.length === 0 || !this.socket || this.socket.destroyed || this.socket.write(data);
   }
 
   /** The watchdog, once the board has started it: no turn of the loop for so long is a reset. */
