@@ -15,12 +15,17 @@ from puffer_edge.firmware.shared import protocol
 ENGINE = find.folder(puffer_edge.firmware.__name__) / "c"
 FIRMWARE_ONLY = ("pe_board", "pe_device", "pe_link", "pe_store")
 """Link, the device behind it, flash slots and board hooks: a board's firmware needs them, an exported policy does not."""
+ARDUINO = """#if defined(ARDUINO) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-strict-aliasing") /* no library of Arduino can ask for a flag */
+#endif
+"""
+"""In front of every exported source: the image is read in place through the types of its fields."""
 
 
 def engine_files() -> dict[str, bytes]:
     """The engine's sources and headers, by file name; what only a board's firmware needs is not among them."""
     names = sorted(p.name for p in ENGINE.glob("pe_*.[ch]") if p.stem not in FIRMWARE_ONLY)
-    return {name: (ENGINE / name).read_bytes() for name in names}
+    return {name: (ARDUINO.encode() if name.endswith(".c") else b"") + (ENGINE / name).read_bytes() for name in names}
 
 
 def files(source: Source) -> dict[str, bytes]:
@@ -32,7 +37,7 @@ def files(source: Source) -> dict[str, bytes]:
         texts[named] = fill(text, values)
     header, body = (texts[f"src/policy_{source.name}.{end}"] for end in "hc")
     engine = engine_files()
-    single = c_single.source(source, body, {name: data.decode() for name, data in engine.items()})
+    single = c_single.source(source, body, {name: data.decode().removeprefix(ARDUINO) for name, data in engine.items()})
     texts |= {f"single/policy_{source.name}.h": header, f"single/policy_{source.name}.c": single}
     return {f"c/{path}": text.encode() for path, text in texts.items()} | {f"c/src/{name}": data for name, data in engine.items()}
 

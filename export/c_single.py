@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from puffer_edge.export.source import Source
+from puffer_edge.integer.program import KINDS
 
-CORE = ("pe_engine.c", "pe_image.c", "pe_shield.c", "pe_crc32.c", "pe_sha256.c")
-HEADS = ("pe_protocol.h", "pe_engine.h", "pe_ops.h", "pe_squash.h", "pe_dot.h", "pe_gates.h", "pe_conv.h", "pe_crc32.h", "pe_sha256.h", "pe_shield.h")
-"""Headers in an order in which each finds what it needs."""
-SQUASH = {"gru", "lstm", "tanh16"}
-ALWAYS = {"input", "dense"}
-_LOCAL = re.compile(r'^#include "pe_\w+\.h"\n', re.MULTILINE)
+ROOTS = ("pe_engine.c", "pe_image.c", "pe_input.c", "pe_dense.c")
+"""What every policy runs; what these include, and the kernels of the policy's operations, is found from the sources."""
+_LOCAL = re.compile(r'^#include "(pe_\w+\.h)"\n', re.MULTILINE)
 _OWN = re.compile(r"^static (?:inline )?(?:const )?[\w \*]*?\b(\w+)(?:\[\w*\])*(?:\(| =)|^\} (\w+);|^typedef enum \{[^}]*\} (\w+);", re.MULTILINE)
 _ENUM = re.compile(r"^enum \{([^}]*)\}", re.MULTILINE)
 _SHARED = re.compile(r"^(?:extern )?(?:const )?(?:u?int\d+_t|int|void|pe_kernel)\b[\w \*]*?\b(pe_\w+)(?=[\(\[,;])", re.MULTILINE)
@@ -26,12 +24,9 @@ def source(held: Source, body: str, engine: Mapping[str, str]) -> str:
         body: ``src/policy_NAME.c``, which ends it.
         engine: texts of the engine's files by name.
     """
-    kinds = sorted({type(op).__name__.lower() for op in held.image.program.ops} | ALWAYS)
-    parts = [*CORE, *(f"pe_{kind}.c" for kind in kinds)] + (["pe_squash.c", "pe_squash_table.c"] if SQUASH & set(kinds) else [])
-    heads = [name for name in HEADS if name in engine]
-    missing = {name for name in engine if name.endswith(".h")} - set(heads)
-    if missing:
-        raise KeyError(f"export/c_single.py does not say where {sorted(missing)} belong")
+    kinds = {type(op).__name__.lower() for op in held.image.program.ops}
+    parts = _sources(engine, kinds)
+    heads = _headers(engine, parts)
     shared = sorted({name for head in heads for line in _SHARED.findall(engine[head]) for name in _listed(engine[head], line)})
     system = sorted({line for name in [*heads, *parts] for line in re.findall(r"^#include <\w+\.h>", engine[name], re.MULTILINE)})
     text = [
@@ -48,13 +43,40 @@ def source(held: Source, body: str, engine: Mapping[str, str]) -> str:
         *(f"#define {name} {held.name}_{name}" for name in shared),
         "",
         "#define PE_ONLY",
-        *(f"#define PE_WITH_{kind.upper()}" for kind in kinds if kind not in ALWAYS),
+        *(f"#define PE_WITH_{kind.upper()}" for kind in sorted(kinds) if f"pe_{kind}.c" not in ROOTS),
         "",
         *(_bare(engine[name]) for name in heads),
         *(_renamed(name, engine[name], parts, engine) for name in parts),
         _bare(body).replace(f'#include "policy_{held.name}.h"\n', ""),
     ]
     return "\n".join(text)
+
+
+def _sources(engine: Mapping[str, str], kinds: set[str]) -> list[str]:
+    """The engine's sources that a program with these operations calls: for a header that one of them includes, pe_x.h, what begins with
+    pe_x is needed too; but a kernel only if an operation asks for it."""
+    others = {f"pe_{op.__name__.lower()}.c" for op in KINDS.values()} - {f"pe_{kind}.c" for kind in kinds} - set(ROOTS)
+    needed = [*ROOTS, *sorted({f"pe_{kind}.c" for kind in kinds} - set(ROOTS))]
+    for name in needed:  # grows while it is walked
+        stems = {head[:-2] for head in _LOCAL.findall(engine[name])}
+        offered = (other for other in engine if other.endswith(".c") and any(re.match(rf"{stem}[._]", other) for stem in stems))
+        needed += [other for other in sorted(offered) if other not in needed and other not in others]
+    return needed
+
+
+def _headers(engine: Mapping[str, str], parts: Sequence[str]) -> list[str]:
+    """The headers of these sources, each after those that it includes."""
+    ordered: list[str] = []
+
+    def visit(name: str) -> None:
+        for head in _LOCAL.findall(engine[name]):
+            visit(head)
+        if name.endswith(".h") and name not in ordered:
+            ordered.append(name)
+
+    for part in parts:
+        visit(part)
+    return ordered
 
 
 def _bare(text: str) -> str:

@@ -38,9 +38,9 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The policy's name as an identifier of C and Python."""
+        """The policy's name as an identifier of C and Python, and the beginning of many: never of the compiler's own or the engine's."""
         text = "".join(ch if ch.isalnum() and ch.isascii() else "_" for ch in self.policy.name)
-        return text if not text[:1].isdigit() else f"_{text}"
+        return f"policy_{text}" if text[:1].isdigit() or re.match(r"pe(_|$)", text, re.IGNORECASE) else text
 
     @property
     def title(self) -> str:

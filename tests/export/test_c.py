@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from puffer_edge.device import target
 from puffer_edge.envs import load
-from puffer_edge.export import c
+from puffer_edge.export import c, c_single
 from puffer_edge.export.source import Source
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import vectors
 from puffer_edge.integer.image import Image
+from puffer_edge.integer.program import KINDS
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.shield import Shield
 from tests import samples
@@ -72,6 +74,31 @@ def test_exported_sources_compute_the_vectors(name: str, profile: str, form: str
     wrong = held.vectors.pack()[:-1] + b"\x00"
     (tmp_path / "wrong.bin").write_bytes(wrong if wrong != held.vectors.pack() else wrong[:-1] + b"\x01")
     assert "differs" in replay(plain, tmp_path / "wrong.bin").stdout
+
+
+@pytest.mark.parametrize(("form", "defined"), [("src", "-DARDUINO=10819"), ("single", "-DSOMEBODY")])
+def test_where_no_flag_can_be_given_the_sources_give_it(form: str, defined: str, tmp_path: Path) -> None:
+    held = network("conv_gru", "int8")
+    folder = write(held, tmp_path)
+    (tmp_path / "vectors.bin").write_bytes(held.vectors.pack())
+    for path in (folder / form).glob("*.c"):
+        given = '#pragma GCC optimize("no-strict-aliasing")' in path.read_text()
+        assert given == (form == "single" or path.stem.startswith("pe_"))
+    assert replay(build(folder, form, "gcc", "-fstrict-aliasing", "-O3", defined), tmp_path / "vectors.bin").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["pe", "PE_x", "1x", "string", "main"])
+def test_a_policy_may_have_the_name_of_something_else(name: str, tmp_path: Path) -> None:
+    """The engine's prefix, a digit, a header of the C library, a function: both forms compile and run."""
+    env = load("pendulum")
+    policy, rollout = samples.policy(replace(env.contract, name=name)), samples.rollout(env, samples.policy(env.contract))
+    program, shield = quantize(policy, rollout), Shield.build(policy.contract, env.shield)
+    steps = vectors.make(program, shield, policy.contract.observe(rollout)[0], steps=16)
+    held = Source(policy, Image(policy.contract, program, shield, steps), steps, target.load("host"), rollout)
+    folder = write(held, tmp_path)
+    (tmp_path / "vectors.bin").write_bytes(steps.pack())
+    for form in ("src", "single"):
+        assert replay(build(folder, form), tmp_path / "vectors.bin").returncode == 0
 
 
 @pytest.mark.toolchain("clang")
@@ -148,8 +175,19 @@ def test_the_one_file_form_shows_a_linker_nothing_but_its_own_names(tmp_path: Pa
     ).stdout
     assert all(line.split()[2].startswith("network_") for line in listed.splitlines())
     text = (folder / "single" / "policy_network.c").read_text()
-    assert "network_pe_lstm" in text.replace(" ", "_") or "#define pe_lstm network_pe_lstm" in text
+    assert "#define pe_lstm network_pe_lstm" in text
     assert "/* conv:" not in text and "/* lstm:" in text  # kernels that it does not use are left out
+
+
+def test_the_one_file_form_has_the_sources_that_its_operations_need() -> None:
+    engine = {name: data.decode() for name, data in c.engine_files().items()}
+    squash = ["pe_squash.c", "pe_squash_table.c"]
+    core = {"pe_engine.c", "pe_image.c", "pe_input.c", "pe_dense.c", "pe_crc32.c", "pe_sha256.c", "pe_shield.c"}
+    assert set(c_single._sources(engine, {"input", "dense", "argmax"})) == core | {"pe_argmax.c"}
+    assert set(c_single._sources(engine, {"input", "gru", "affine"})) == core | {"pe_gru.c", "pe_affine.c", *squash}
+    everything = c_single._sources(engine, {op.__name__.lower() for op in KINDS.values()})
+    assert set(everything) == {name for name in engine if name.endswith(".c")}
+    assert set(c_single._headers(engine, everything)) == {name for name in engine if name.endswith(".h")}
 
 
 def test_a_changed_image_does_not_start_and_gives_the_safe_output(tmp_path: Path) -> None:

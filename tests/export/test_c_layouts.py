@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.export.test_c import STRICT, network, write
+from puffer_edge import __version__
+from tests.export.test_c import STRICT, network, source, write
 
 INTERFACES = {
     "esp_err.h": "typedef int esp_err_t;\n#define ESP_ERROR_CHECK(x) ((void)(x))\n",
@@ -76,13 +77,79 @@ def test_cmake_builds_tests_and_installs_it(folder: Path, tmp_path: Path) -> Non
 
 @pytest.mark.toolchain("cmake")
 def test_a_second_policys_folder_joins_the_same_library(folder: Path, tmp_path: Path) -> None:
+    other = write(source("pendulum"), tmp_path / "other")
     (tmp_path / "CMakeLists.txt").write_text(
-        f"cmake_minimum_required(VERSION 3.16)\nproject(both C)\nadd_subdirectory({folder} a)\nadd_subdirectory({folder} b)\n"
+        f"cmake_minimum_required(VERSION 3.16)\nproject(both C)\nadd_subdirectory({folder} a)\nadd_subdirectory({other} b)\n"
         "add_executable(both main.c)\ntarget_link_libraries(both puffer_edge)\n"
     )
+    calls = "int main(void) { return (int)(network_start() | pendulum_start()); }\n"
+    (tmp_path / "main.c").write_text(f'#include "policy_network.h"\n#include "policy_pendulum.h"\n{calls}')
+    assert "error" not in cmake("-S", tmp_path, "-B", tmp_path / "build")
+    cmake("--build", tmp_path / "build")
+    assert subprocess.run([tmp_path / "build" / "both"], check=False).returncode == 0
+    text = (other / "CMakeLists.txt").read_text()
+    (other / "CMakeLists.txt").write_text(text.replace(f"VERSION {__version__} ", "VERSION 99.0 "))
+    refused = subprocess.run(["cmake", "-S", tmp_path, "-B", tmp_path / "again"], capture_output=True, text=True, check=False)
+    assert refused.returncode != 0 and f"two policies of puffer-edge {__version__} and 99.0" in refused.stderr
+
+
+ESP_IDF = """set(ESP_PLATFORM 1)
+macro(idf_component_register)
+  message("REGISTERED ${ARGN}")
+  return()
+endmacro()
+"""
+"""The first of ESP-IDF's two readings: a script, in which registering ends the file and nothing is built."""
+
+ZEPHYR = """cmake_minimum_required(VERSION 3.20)
+project(zephyr C)
+add_library(zephyr_interface INTERFACE)
+function(zephyr_library_named name)
+  add_library(${name} STATIC)
+  target_link_libraries(${name} PRIVATE zephyr_interface)
+  set(ZEPHYR_CURRENT_LIBRARY ${name} PARENT_SCOPE)
+endfunction()
+function(zephyr_library_sources)
+  target_sources(${ZEPHYR_CURRENT_LIBRARY} PRIVATE ${ARGV})
+endfunction()
+function(zephyr_library_compile_options)
+  target_compile_options(${ZEPHYR_CURRENT_LIBRARY} PRIVATE ${ARGV})
+endfunction()
+function(zephyr_include_directories)
+  target_include_directories(zephyr_interface INTERFACE ${ARGV})
+endfunction()
+set(CONFIG_PUFFER_EDGE y)
+"""
+"""What the module uses of Zephyr's CMake functions, by their documented meaning."""
+
+
+@pytest.mark.toolchain("cmake")
+def test_esp_idf_reads_one_component(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "read.cmake").write_text(f"{ESP_IDF}include({folder / 'CMakeLists.txt'})\n")
+    assert "REGISTERED SRC_DIRS;src;INCLUDE_DIRS;src" in cmake("-P", tmp_path / "read.cmake")
+    (tmp_path / "read.cmake").write_text(f"{ESP_IDF}include({folder / 'examples/esp_idf/main/CMakeLists.txt'})\n")
+    assert "REGISTERED SRCS;main.c" in cmake("-P", tmp_path / "read.cmake")
+
+
+@pytest.mark.toolchain("cmake")
+def test_the_zephyr_module_builds_its_library(folder: Path, tmp_path: Path) -> None:
+    module = dict(line.split(": ") for line in (folder / "zephyr" / "module.yml").read_text().split("\n") if ": " in line)
+    assert (folder / module["  kconfig"]).read_text().startswith("config PUFFER_EDGE\n\tbool ")
     (tmp_path / "main.c").write_text('#include "policy_network.h"\nint main(void) { return (int)network_start(); }\n')
-    configured = subprocess.run(["cmake", "-S", tmp_path, "-B", tmp_path / "build"], capture_output=True, text=True, check=False)
-    assert configured.returncode == 0, configured.stderr
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"{ZEPHYR}add_subdirectory({folder / module['  cmake']} module)\nadd_executable(app main.c)\n"
+        "target_link_libraries(app puffer_edge zephyr_interface)\n"
+    )
+    cmake("-S", tmp_path, "-B", tmp_path / "build")
+    cmake("--build", tmp_path / "build")
+    assert subprocess.run([tmp_path / "build" / "app"], check=False).returncode == 0
+
+
+def cmake(*arguments: str | Path) -> str:
+    """What it says, when it succeeds."""
+    finished = subprocess.run(["cmake", *arguments], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout + finished.stderr
 
 
 @pytest.mark.parametrize("example", ["esp_idf/main/main.c", "zephyr/src/main.c"])
