@@ -3,7 +3,7 @@
 What is run is what a bundle holds; ``puffer-edge verify`` does the same for one policy. Integer formats must give every bit; float and
 QDQ models are held to the bound that the table shows. Slow engines (simulated boards) take fewer vectors.
 
-python benchmarks/matrix.py [--vectors 1000000] [--networks mlp gru …] [--profiles int8 …] [--seed 0]
+python benchmarks/matrix.py [--vectors 1000000] [--networks mlp gru …] [--profiles int8 …] [--engines c onnx …] [--seed 0]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import dataclasses
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,14 @@ from tests import samples
 SHIELD: tuple[dict[str, Any], ...] = ({"stage": "slew", "per_second": {"force": 400.0}}, {"stage": "limit"})
 
 
-def rows(network: str, profile: str, head: str, vectors: int, seed: int) -> list[dict[str, Any]]:
+def rows(network: str, profile: str, head: str, vectors: int, seed: int, engines: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One network in one profile through every engine."""
     policy = samples.network(network, head, seed)
     observations, starts = samples.episodes(policy.contract, seed=seed)
     host = dataclasses.replace(target.load("host"), formats=bundle.formats())
     with tempfile.TemporaryDirectory() as folder:
         made = bundle.export(policy, host, Path(folder) / "b", observations, SHIELD, starts=starts, profile=profile)
-        found = verify(made, vectors, seed)
+        found = verify(made, vectors, seed, engines)
         left_out = made.manifest["left_out"]
     about = {"network": network, "head": head, "program": profile}
     table = [about | row.summary() for row in found]
@@ -62,17 +63,19 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--networks", nargs="+", default=list(samples.NETWORKS), choices=samples.NETWORKS)
     parser.add_argument("--profiles", nargs="+", default=list(PROFILES), choices=list(PROFILES))
+    parser.add_argument("--engines", nargs="+", default=[], help="all where not given")
+    parser.add_argument("--name", default="matrix", help="of the result's file")
     parser.add_argument("--seed", type=int, default=0)
     settings = vars(parser.parse_args())
     table: list[dict[str, Any]] = []
     for k, network in enumerate(settings["networks"]):
         for j, profile in enumerate(settings["profiles"]):
             start = time.perf_counter()
-            found = rows(network, profile, samples.HEADS[(j + k) % len(samples.HEADS)], settings["vectors"], settings["seed"])
+            found = rows(network, profile, samples.HEADS[(j + k) % len(samples.HEADS)], settings["vectors"], settings["seed"], settings["engines"])
             table += found
             wrong = sum(row["mismatches"] for row in found)
             print(f"{network} {profile}: {len(found)} rows, {wrong} differ, {time.perf_counter() - start:.0f} s", flush=True)
-            save("matrix", settings=settings, rows=table)
+            save(settings["name"], settings=settings, rows=table)
     show("formats × networks × profiles", [shown(row) for row in table])
 
 
