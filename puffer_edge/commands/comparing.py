@@ -9,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from puffer_edge.commands.console import OUT, Flag, Folder, show_result
-from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, environment_named, read_observations, task_of
+from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, environment_named, task_of
 
 Second = Annotated[Path, tyro.conf.Positional]
 
@@ -47,7 +47,9 @@ def compare(
     result: dict[str, Any] = {"a": str(a), "b": str(b), "divergence": {}}
     env = environment_named(first.environment or second.environment)
     if observations is not None:
-        seen, starts = read_observations(observations, first.program.contract)
+        from puffer_edge.intake.adopt import read_observations
+
+        seen, starts = read_observations(observations, first.program.contract.n_observations).values()
         places = {observations.name: (first.program.contract.observe(seen)[0], starts)}
     elif env is not None:
         runs = {name: closed_loop.run(env, Runner(one.program, one.shield, episodes), seed) for name, one in (("a", first), ("b", second))}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ CALIBRATION_EPISODES = 32
 CALIBRATION_SEED = 7_000_000
 EVALUATION_SEED = 8_000_000
 MAX_EPISODES = 100_000
-MAX_OBSERVATION_BYTES = 256 << 20
 DRAWS = 8192
 POLICY, OBSERVATIONS = "policy.safetensors", "observations.npz"
 
@@ -121,13 +118,16 @@ def task_of(run: Path, shield: bool = True, observations: Path | None = None, sh
         observations: .npy or .npz with (N, n_observations) physical observations, and in the .npz ``starts``.
         shield_file: TOML with one [[stage]] table a stage.
     """
+    from puffer_edge.intake.adopt import read_observations
+
     policy, env = policy_of(run)
     guard = shield_of(policy, env, shield, shield_file)
+    n = policy.contract.n_observations
     kept = run / OBSERVATIONS if run.is_dir() else None
     if observations is not None:
-        seen, starts, words = *read_observations(observations, policy.contract), f"the file {observations.name}"
+        seen, starts, words = *read_observations(observations, n).values(), f"the file {observations.name}"
     elif kept is not None and kept.is_file():
-        seen, starts, words = *read_observations(kept, policy.contract), f"{OBSERVATIONS} of the run"
+        seen, starts, words = *read_observations(kept, n).values(), f"{OBSERVATIONS} of the run"
     elif env is not None:
         seen, starts, words = *calibration(env, policy, guard), f"{CALIBRATION_EPISODES} episodes in {env.name}"
     else:
@@ -160,42 +160,6 @@ def _stages(file: Path) -> list[Any]:
     if not isinstance(stages, list):
         raise InvalidInput(f'{file} lists no stage: write a table [[stage]] with stage = "limit" and its fields for each')
     return stages
-
-
-def read_observations(path: Path, contract: Any) -> tuple[Any, Any]:
-    """Observations and where episodes begin, from .npy or .npz; nothing in it is unpickled.
-
-    Raises:
-        InvalidInput: the file is no such file, too large, or has another shape.
-    """
-    import numpy as np
-
-    if not path.is_file():
-        raise InvalidInput(f"there is no file {path}")
-    if path.stat().st_size > MAX_OBSERVATION_BYTES:
-        raise InvalidInput(f"{path} has {path.stat().st_size:,} bytes, at most {MAX_OBSERVATION_BYTES:,}: a few thousand rows are enough")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return _checked(path, loaded, None, contract)
-        with loaded:
-            sizes = sum(info.file_size for info in loaded.zip.infolist())
-            if sizes > MAX_OBSERVATION_BYTES:
-                raise InvalidInput(f"{path} unpacks to {sizes:,} bytes, at most {MAX_OBSERVATION_BYTES:,}")
-            return _checked(path, loaded["observations"], loaded["starts"] if "starts" in loaded.files else None, contract)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InvalidInput(f"{path} holds no array 'observations' that can be read: {error}") from None
-
-
-def _checked(path: Path, values: Any, starts: Any, contract: Any) -> tuple[Any, Any]:
-    import numpy as np
-
-    if values.ndim != 2 or values.shape[1] != contract.n_observations or not len(values) or values.dtype.kind not in "fiu":
-        raise InvalidInput(f"{path} must hold rows of {contract.n_observations} physical observations, not {values.dtype} of shape {values.shape}")
-    first = np.arange(len(values)) == 0 if starts is None else np.asarray(starts).astype(bool)
-    if first.shape != (len(values),):
-        raise InvalidInput(f"'starts' in {path} must say of each of {len(values)} rows whether it begins an episode, not have shape {first.shape}")
-    return values.astype(np.float64), first
 
 
 def _drawn(policy: Any) -> tuple[Any, Any]:

@@ -68,7 +68,7 @@ def conv(node: Node, inputs: Sequence[Value | None], opset: int) -> Flow:
 def max_pool(node: Node, inputs: Sequence[Value | None], opset: int) -> list[Value]:
     """MaxPool, where its kernel covers everything: then it is the global one."""
     x = flow(inputs[0])
-    if tuple(node.attributes["kernel_shape"]) != x.dims[2:] or any(node.attributes.get("pads", [])):
+    if tuple(node.attributes["kernel_shape"]) != x.dims[2:] or _padded(node):
         raise Unsupported(f"a MaxPool that leaves more than one place of {x.dims[2:]}: the nearest is GlobalMaxPool, or a Conv with a stride")
     return [pool("max")(node, inputs, opset)]
 
@@ -77,10 +77,15 @@ def average_pool(node: Node, inputs: Sequence[Value | None], opset: int) -> Flow
     """AveragePool is a depthwise convolution with equal weights, as long as no padding is averaged."""
     x = flow(inputs[0])
     kernel = [int(k) for k in node.attributes["kernel_shape"]]
-    if any(node.attributes.get("pads", [])) or node.attributes.get("ceil_mode", 0) or not 0 < np.prod(kernel) <= 4096:
+    if _padded(node) or node.attributes.get("ceil_mode", 0) or not 0 < np.prod(kernel) <= 4096:
         raise Unsupported("an AveragePool with padding or ceil_mode")
     channels = x.dims[1]
     return _convolved(node, x, np.full((channels, 1, *kernel), 1 / np.prod(kernel)), np.zeros(channels), channels)
+
+
+def _padded(node: Node) -> bool:
+    """Whether a pool looks beyond the edge: SAME says so without any numbers, and then leaves out of its average what is not there."""
+    return any(node.attributes.get("pads", [])) or node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
 
 
 def _convolved(node: Node, x: Flow, weight: Floats, bias: Floats, group: int) -> Flow:

@@ -297,6 +297,18 @@ def test_what_has_no_counterpart_is_named_with_its_place(node: Any, match: str) 
         intake.read(graph([MATMUL, node], weights=more), "m")
 
 
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("op", "kernel"), [("AveragePool", 3), ("MaxPool", 6)])
+def test_a_pool_that_pads_by_itself_is_refused(op: str, kernel: int, auto_pad: str) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "s"], ["image"]),
+        helper.make_node(op, ["image"], ["pooled"], kernel_shape=[1, kernel], auto_pad=auto_pad),
+        helper.make_node("Flatten", ["pooled"], ["y"]),
+    ]
+    with pytest.raises(Unsupported, match=rf"node 1 \({op}, reading image\)"):
+        intake.read(graph(nodes, n=6, m=6, weights={"s": np.array([-1, 1, 1, 6])}, shape=[1, 6]), "m")
+
+
 def test_shapes_weights_and_outputs_that_are_refused() -> None:
     for shape in (["batch", "n"], ["a", "b", 3], None):
         if shape is not None:
