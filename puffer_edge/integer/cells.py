@@ -12,13 +12,11 @@ from puffer_edge.integer.ops.gates import Gates
 from puffer_edge.integer.ops.gru import Gru
 from puffer_edge.integer.ops.lstm import Lstm
 from puffer_edge.integer.rounding import multiplier_and_shift
-from puffer_edge.integer.scales import MARGIN, PROFILES, Profile, Seen, over_time, run_op, weight_scales
+from puffer_edge.integer.scales import HIDDEN_LIMIT, MARGIN, PROFILES, Profile, Seen, bias_limit, over_time, run_op, weight_scales, whole_bias
 from puffer_edge.layers import Recurrent
 from puffer_edge.spaces import Floats
 
 GATE_SCALE = 2.0**-12
-HIDDEN_LIMIT = 2**28
-"""Largest bias of the hidden state's gates, whose sums are of int16 values."""
 PLAIN = PROFILES["int8"]
 """Recurrent weights keep 8 bits and free scales in every profile."""
 
@@ -32,7 +30,7 @@ def recurrent(layer: Recurrent, seen: Seen, profile: Profile) -> tuple[Gru | Lst
     hidden = _hidden_before(states[:, : layer.n_out], seen)
     op = _gru(layer, seen, hidden, profile) if layer.kind == "gru" else _lstm(layer, seen, hidden, states[:, layer.n_out :], profile)
     codes = run_op(op, seen.codes, seen.starts)
-    return op, Seen(states[:, : layer.n_out], codes, 2.0**-15 if profile.x16 else 2.0**-7, 0, seen.order[:0], seen.starts)
+    return op, Seen(states[:, : layer.n_out], codes, 2.0**-15 if profile.x16 else 2.0**-7, 0, seen.order[:0], seen.starts, seen.held)
 
 
 def _hidden_before(hidden: Floats, seen: Seen) -> Floats:
@@ -57,12 +55,14 @@ def _gates(weight: Floats, bias: Floats, wanted: Floats, values: Floats, scale_i
     """
     whole = np.clip(np.rint(weight / scale_w[:, None]), -127, 127).astype(np.int8)
     corrected = (wanted - values @ (whole * scale_w[:, None]).T).mean(0)
-    folded = np.rint(corrected / (scale_in * scale_w)) - zero * whole.astype(np.float64).sum(1)
-    if np.abs(folded).max() > 2**31 - 1:
-        raise RangeError(f"a gate's bias of {np.abs(bias).max():g} is too large beside its weights of {np.abs(weight).max():g}")
+    folded = whole_bias(corrected, scale_in * scale_w, zero * whole.astype(np.int64).sum(1))
     pairs = [multiplier_and_shift(scale_in * float(w) / GATE_SCALE) for w in scale_w]
     multiplier, shift = np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int8)
-    return Gates(whole, folded.astype(np.int32), multiplier, shift)
+    if shift.min() < -15:
+        raise RangeError(
+            f"a gate's weights or biases are too large: {np.abs(weight).max():g} and {np.abs(bias).max():g}; one step of its sum saturates it"
+        )
+    return Gates(whole, folded, multiplier, shift)
 
 
 def _gru(layer: Recurrent, seen: Seen, hidden: Floats, profile: Profile) -> Gru:
@@ -71,8 +71,9 @@ def _gru(layer: Recurrent, seen: Seen, hidden: Floats, profile: Profile) -> Gru:
     first, second = both.copy(), np.zeros_like(both)
     first[late], second[late] = layer.bias_ih[late], layer.bias_hh[late]  # the reset gate acts on its own bias
     weight = seen.columns(layer.weight_ih)
-    steps = weight_scales(weight, first, seen.scale, PLAIN, HIDDEN_LIMIT if profile.x16 else 2**22)
-    given = _gates(weight, first, seen.x @ layer.weight_ih.T + first, seen.coded, seen.scale, steps, seen.zero)
+    steps = weight_scales(weight, first, seen.scale, PLAIN, bias_limit(layer.n_in, profile))
+    wanted = seen.x[seen.held] @ layer.weight_ih.T + first
+    given = _gates(weight, first, wanted, seen.coded[seen.held], seen.scale, steps, seen.zero)
     steps = weight_scales(layer.weight_hh, second, 2.0**-15, PLAIN, HIDDEN_LIMIT)
     exact = np.rint(hidden * 2**15) / 2**15
     kept = _gates(layer.weight_hh, second, hidden @ layer.weight_hh.T + second, exact, 2.0**-15, steps, 0)
@@ -83,14 +84,14 @@ def _lstm(layer: Recurrent, seen: Seen, hidden: Floats, cell: Floats, profile: P
     n, bias = layer.n_out, layer.bias_ih + layer.bias_hh
     top = 2.0**-15 if profile.x16 else 2.0**-7
     weight = seen.columns(layer.weight_ih)
-    given_steps = _gate_scales(weight, bias, seen.scale, HIDDEN_LIMIT if profile.x16 else 2**22)
+    given_steps = _gate_scales(weight, bias, seen.scale, bias_limit(layer.n_in, profile))
     kept_steps = _gate_scales(layer.weight_hh, np.zeros_like(bias), top, HIDDEN_LIMIT)
     codes = np.clip(np.rint(hidden / top), -(2.0**15 if profile.x16 else 2.0**7), 1 / top - 1) * top
     kept = _gates(layer.weight_hh, 0 * bias, hidden @ layer.weight_hh.T, codes, top, np.repeat(kept_steps, n), 0)
     error = kept.bias * (top * np.repeat(kept_steps, n))  # TFLite has one bias: the correction moves to the input's
     kept = Gates(kept.weight, np.zeros_like(kept.bias), kept.multiplier, kept.shift)
-    wanted = seen.x @ layer.weight_ih.T + bias + error
-    given = _gates(weight, bias, wanted, seen.coded, seen.scale, np.repeat(given_steps, n), seen.zero)
+    wanted = seen.x[seen.held] @ layer.weight_ih.T + bias + error
+    given = _gates(weight, bias, wanted, seen.coded[seen.held], seen.scale, np.repeat(given_steps, n), seen.zero)
     reach = max(float(np.abs(cell).max()) * MARGIN, 2.0**-40)
     bits = int(np.clip(math.floor(math.log2(32767 / reach)), 0, 12))
     return Lstm(given, kept, bits, profile.x16, seen.zero, (seen.scale, given_steps, kept_steps))

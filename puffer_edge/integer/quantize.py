@@ -35,12 +35,14 @@ from puffer_edge.integer.scales import (
     TANH_REACH,
     Profile,
     Seen,
+    bias_limit,
     channels_last,
     extent,
     output_scale,
     over_time,
     run_op,
     weight_scales,
+    whole_bias,
 )
 from puffer_edge.layers import ACTIVATIONS, AnyLayer, Conv, Layer, Pool, Recurrent
 from puffer_edge.policy import Policy
@@ -173,9 +175,10 @@ def _input(
     centre, reach = _shared_range(first, *_feature_range(policy, z, outliers, how), how)
     step = _input_step(policy, centre, reach, how, tuple(int(k) for k in order))
     scale = how.input_scale
+    sound = np.ones(len(z), bool)
     if isinstance(first, Pool):  # it has no weights that could take the range up
-        return list(policy.layers), step, Seen(z, step.run(ints), how.settled(scale * float(reach[0])), 0, order, starts)
-    return [_folded(first, centre, reach), *policy.layers[1:]], step, Seen((z - centre) / reach, step.run(ints), scale, 0, order, starts)
+        return list(policy.layers), step, Seen(z, step.run(ints), how.settled(scale * float(reach[0])), 0, order, starts, sound)
+    return [_folded(first, centre, reach), *policy.layers[1:]], step, Seen((z - centre) / reach, step.run(ints), scale, 0, order, starts, sound)
 
 
 def _folded(first: AnyLayer, centre: Floats, reach: Floats) -> AnyLayer:
@@ -245,7 +248,7 @@ def _hidden(layer: AnyLayer, following: AnyLayer, seen: Seen, how: Profile, outl
         order, steps = channels_last(layer.out_shape), filter_scales(layer, seen.scale, how)
     else:
         order = channels_last(following.shape) if isinstance(following, (Conv, Pool)) else np.zeros(0, np.int64)
-        steps = weight_scales(layer.weight, layer.bias, seen.scale, how)
+        steps = weight_scales(layer.weight, layer.bias, seen.scale, how, bias_limit(layer.n_in, how))
     scale, zero = _output(layer.activation, extent(y, outliers), seen.scale * float(steps.max()) * (1 + 1e-6), how)
     scales = Scales(seen.scale, steps, scale)
     if isinstance(layer, Conv):
@@ -258,7 +261,7 @@ def _hidden(layer: AnyLayer, following: AnyLayer, seen: Seen, how: Profile, outl
     codes = seen.codes
     for each in ops:
         codes = each.run(codes)
-    return ops, Seen(ACTIVATIONS[layer.activation](y), codes, scale, zero, order, seen.starts)
+    return ops, Seen(ACTIVATIONS[layer.activation](y), codes, scale, zero, order, seen.starts, seen.held)
 
 
 def _output(activation: str, reach: tuple[float, float], floor: float, how: Profile) -> tuple[float, int]:
@@ -313,9 +316,8 @@ def _dense(layer: Layer, y: Floats, seen: Seen, scales: Scales, zero: int, wide:
     scales = scales if how.powers else scales.settled(wide)
     top = 7 if how.bits == 4 else 127
     weight = np.clip(np.rint(seen.columns(layer.weight) / scales.weight[:, None]), -top, top).astype(np.int8)
-    corrected = (y - seen.coded @ (weight * scales.weight[:, None]).T).mean(0)
-    bias = np.rint(corrected / (scales.input * scales.weight)).astype(np.int64)
-    folded = (bias - seen.zero * weight.astype(np.int64).sum(1)).astype(np.int32)
+    corrected = (y - seen.coded @ (weight * scales.weight[:, None]).T)[seen.held].mean(0)
+    folded = whole_bias(corrected, scales.input * scales.weight, seen.zero * weight.astype(np.int64).sum(1))
     limit = 32768 if wide or how.x16 else 128
     low = zero if layer.activation == "relu" else -limit
     multiplier, shift = scales.shifts(wide) if how.powers else scales.multipliers(wide)
@@ -328,7 +330,7 @@ def _head(policy: Policy, layer: Layer, seen: Seen, how: Profile, outliers: floa
     if head.kind in ("clip", "tanh"):
         sign = np.where(head.scale < 0, -1.0, 1.0)
         layer, y = Layer(layer.weight * sign[:, None], layer.bias * sign, "none"), y * sign
-    steps = weight_scales(layer.weight, layer.bias, seen.scale, how)
+    steps = weight_scales(layer.weight, layer.bias, seen.scale, how, bias_limit(layer.n_in, how))
     floor = seen.scale / (1 if how.x16 else 1 << LIFT) * float(steps.max()) * (1 + 1e-6)
     if head.kind == "tanh":
         if floor > TANH_SCALE:

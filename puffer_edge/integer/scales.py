@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ TANH_REACH = 4.0
 """tanh beyond ±4 is ±1 to within one step of int8: finer steps inside are worth more."""
 BIAS_LIMIT = 2**22
 """Keeps a row's bias small enough for the lifted accumulator of the head."""
+HIDDEN_LIMIT = 2**28
+"""Largest bias beside products of int16 values: their steps are so small that a limit of 2^22 would coarsen the weights beside every bias."""
 SMALLEST_SCALE, LARGEST_SCALE = 2.0**-60, 2.0**60
 """Weights of a scale outside are zeros, or a training that diverged; no output has a smaller step either."""
 
@@ -75,6 +78,7 @@ class Seen:
         zero: zero point.
         order: (width,) float column of every integer column; empty for the same.
         starts: (N,) whether a row begins an episode.
+        sound: (N,) rows whose values the integers of everything before could hold.
     """
 
     x: Floats
@@ -83,12 +87,24 @@ class Seen:
     zero: int
     order: npt.NDArray[np.int64]
     starts: Bools
+    sound: Bools
 
     @property
     def coded(self) -> Floats:
         """(N, width) what the codes stand for, in the program's order."""
         values: Floats = (self.codes.astype(np.float64) - self.zero) * self.scale
         return values
+
+    @cached_property
+    def held(self) -> Bools:
+        """(N,) rows whose values the codes, and those before them, can hold to a step; all rows where there is none.
+
+        Biases are corrected on these alone: a value far outside its range, which clamps, must not move the mean of all others.
+        """
+        about = np.iinfo(self.codes.dtype)
+        low, high = ((bound - self.zero) * self.scale for bound in (int(about.min) - 1, int(about.max) + 1))
+        inside: Bools = self.sound & ((self.x >= low) & (self.x <= high)).all(1)
+        return inside if bool(inside.any()) else ~inside
 
     @property
     def values(self) -> Floats:
@@ -144,7 +160,12 @@ def extent(y: Floats, outliers: float) -> tuple[float, float]:
     return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def weight_scales(weight: Floats, bias: Floats, scale_in: float, profile: Profile, limit: int = BIAS_LIMIT) -> Floats:
+def bias_limit(columns: int, profile: Profile) -> int:
+    """Largest bias of a row of so many weights, in steps of the sum: what the products, at their largest, leave of int32."""
+    return min(HIDDEN_LIMIT, max(BIAS_LIMIT, 2**31 - (columns + 8) * 2**22)) if profile.x16 else BIAS_LIMIT
+
+
+def weight_scales(weight: Floats, bias: Floats, scale_in: float, profile: Profile, limit: int) -> Floats:
     """(rows,) scale of each row of weights; a row of zeros takes the smallest of the others, so that it costs them nothing.
 
     Raises:
@@ -157,6 +178,25 @@ def weight_scales(weight: Floats, bias: Floats, scale_in: float, profile: Profil
     scale = np.where(alive, scale, scale[alive].min() if alive.any() else SMALLEST_SCALE)
     result: Floats = np.exp2(np.ceil(np.log2(scale))) if profile.powers else np.float32(scale).astype(np.float64)
     return result
+
+
+def whole_bias(bias: Floats, step: Floats, folded: Array) -> npt.NDArray[np.int32]:
+    """(rows,) biases in steps of the sums, less what the input's zero point adds.
+
+    Args:
+        bias: (rows,) real values.
+        step: (rows,) real value of one step of each row's sum.
+        folded: (rows,) zero point times the sum of each row's weights.
+
+    Raises:
+        RangeError: one is beyond int32.
+    """
+    whole = np.rint(bias / step) - folded
+    if not np.abs(whole).max() <= 2**31 - 1:
+        raise RangeError(
+            f"a bias of {np.abs(bias).max():g} is {np.abs(whole).max():g} steps of its sum, beyond int32: its weights are too small for it"
+        )
+    return whole.astype(np.int32)
 
 
 def output_scale(wanted: float, floor: float, profile: Profile) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
-from puffer_edge.errors import ReturnLost
+from puffer_edge.errors import RangeError, ReturnLost
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.scales import RANGES
@@ -40,27 +40,38 @@ class Choice:
 def search(policy: Policy, observations: npt.ArrayLike, score: Score, starts: npt.ArrayLike | None = None, profile: str = "int8") -> Choice:
     """The ranges with the best score: the best single way for all, then layer by layer the others, each kept if it is better.
 
+    Ranges whose integers could overflow are passed over.
+
     Args:
         policy: the float policy.
         observations: (N, n_observations) physical observations, as of ``quantize``.
         score: of a program, higher is better; deterministic, such as the return over fixed episodes.
         starts: (N,) whether a row begins an episode.
         profile: name of a profile.
+
+    Raises:
+        RangeError: no single way for all gives integers that cannot overflow.
     """
     places = ["input", *(f"layer {k}" for k in range(len(policy.layers)))]
 
-    def attempt(ranges: tuple[str, ...]) -> Choice:
-        program = quantize(policy, observations, starts, profile, ranges)
+    def attempt(ranges: tuple[str, ...]) -> Choice | RangeError:
+        try:
+            program = quantize(policy, observations, starts, profile, ranges)
+        except RangeError as error:
+            return error
         return Choice(program, profile, ranges, score(program), ())
 
     tried = [attempt((name,) * len(places)) for name in RANGES]
-    lines = [f"{profile}, {name} everywhere: {choice.score:.4g}" for name, choice in zip(RANGES, tried)]
-    best = max(tried, key=lambda choice: choice.score)
+    lines = [f"{profile}, {name} everywhere: {f'{one.score:.4g}' if isinstance(one, Choice) else one}" for name, one in zip(RANGES, tried)]
+    possible = [one for one in tried if isinstance(one, Choice)]
+    if not possible:
+        raise next(one for one in tried if isinstance(one, RangeError))
+    best = max(possible, key=lambda choice: choice.score)
     for k, place in enumerate(places):
         for name in RANGES:
             if name != best.ranges[k]:
                 choice = attempt((*best.ranges[:k], name, *best.ranges[k + 1 :]))
-                if choice.score > best.score:
+                if isinstance(choice, Choice) and choice.score > best.score:
                     lines.append(f"{profile}, {place} by {name}: {choice.score:.4g}")
                     best = choice
     return Choice(best.program, profile, best.ranges, best.score, tuple(lines))
@@ -70,6 +81,12 @@ def kept(float_return: float, integer_return: float) -> float:
     """Share of the float policy's return that the integers keep: 1 where they lose nothing; a loss counts against the size of the return."""
     size = max(abs(float_return), 1e-9)
     return 1.0 - max(0.0, float_return - integer_return) / size
+
+
+def _plain(policy: Policy, observations: npt.ArrayLike, score: Score, starts: npt.ArrayLike | None, profile: str) -> Choice:
+    """A profile with the ranges that ``quantize`` takes by itself."""
+    program = quantize(policy, observations, starts, profile)
+    return Choice(program, profile, ("percentile",) * (len(policy.layers) + 1), score(program), ())
 
 
 def keep_return(
@@ -95,12 +112,14 @@ def keep_return(
     """
     lines: list[str] = []
     for profile in LADDER:
-        program = quantize(policy, observations, starts, profile)
-        plain = Choice(program, profile, ("percentile",) * (len(policy.layers) + 1), score(program), ())
-        for choice in (plain, None):
-            found = choice or search(policy, observations, score, starts, profile)
+        for what, choose in ((profile, _plain), (f"{profile}, ranges by search", search)):
+            try:
+                found = choose(policy, observations, score, starts, profile)
+            except RangeError as error:  # the next one may have room for what this one has not
+                lines.append(f"{what}: {error}")
+                continue
             share = kept(float_return, found.score)
-            lines.append(f"{profile}{'' if choice else ', ranges by search'}: return {found.score:.4g} of {float_return:.4g}, keeps {share:.2%}")
+            lines.append(f"{what}: return {found.score:.4g} of {float_return:.4g}, keeps {share:.2%}")
             if share >= least:
                 return Choice(found.program, profile, found.ranges, found.score, tuple(lines))
     raise ReturnLost(

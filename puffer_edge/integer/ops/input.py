@@ -73,7 +73,9 @@ class Input(Op):
         low, high = self._ordered(low), self._ordered(high)
         reach = np.maximum(np.abs(low.astype(np.int64) - self.mean), np.abs(high.astype(np.int64) - self.mean))
         bound = np.minimum(reach, OBSERVATION_LIMIT) << np.maximum(-self.shift.astype(np.int64), 0)
-        check_int32("an observation after the input step's left shift (use more fraction bits)", -bound, bound)
+        worst = int(bound.argmax())
+        which = self.order[worst] if self.order else worst
+        check_int32(f"observation {which} after the input step's left shift (use more fraction bits, or a narrower range)", -bound, bound)
 
     def run(self, x: Array) -> Array:
         centred = clamp(self._ordered(x).astype(np.int64) - self.mean, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
