@@ -199,7 +199,7 @@ class Policy:
             with safe_open(path, "numpy") as file:
                 about = json.loads((file.metadata() or {})["puffer_edge"])
                 tensors = {key: np.asarray(file.get_tensor(key), np.float64) for key in list(file.keys())}
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, ValueError, RecursionError, TypeError, AttributeError) as error:  # the last two: a type numpy has not
             raise BundleError(f"{os.fspath(path)} is not a policy of this package, or it is damaged: {error}") from None
         return _assemble(os.fspath(path), about, tensors)
 
@@ -219,7 +219,7 @@ def _assemble(path: str, about: Any, tensors: dict[str, Floats]) -> Policy:
             head=Head(about["head"], tensors["head.scale"], tensors["head.offset"]),
             origin=dict(about["origin"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"{path} lacks a part of the policy or holds a wrong one: {error}") from None
 
 

@@ -121,6 +121,7 @@ def read_metadata(path: Path) -> str:
         ({"layers": [{"layer": "dense", "activation": "relu"}] * 3}, "lacks a part"),
         ({"layers": None}, "lacks a part"),
         ({"clip": "wide"}, "lacks a part"),
+        ({"clip": 10**400}, "lacks a part"),
         ({"origin": 7}, "lacks a part"),
     ],
 )
@@ -145,6 +146,23 @@ def test_a_file_with_a_wrong_contract_is_refused(tmp_path: Path, contract: Any) 
 def test_another_safetensors_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(safetensors.save({"a": np.zeros(3)}))
     with pytest.raises(BundleError, match="not a policy"):
+        Policy.load(tmp_path / "p")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_metadata_nested_without_end_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p").write_bytes(safetensors.save({"a": np.zeros(3)}, metadata={"puffer_edge": text}))
+    with pytest.raises(BundleError, match="damaged"):
+        Policy.load(tmp_path / "p")
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
+def test_numbers_that_numpy_has_not_are_refused(tmp_path: Path, dtype: str) -> None:
+    size = 2 if dtype == "BF16" else 1
+    tensor = {"dtype": dtype, "shape": [4], "data_offsets": [0, 4 * size]}
+    head = json.dumps({"__metadata__": {"puffer_edge": "{}"}, "normalizer.mean": tensor}).encode()
+    (tmp_path / "p").write_bytes(len(head).to_bytes(8, "little") + head + bytes(4 * size))
+    with pytest.raises(BundleError, match="damaged"):
         Policy.load(tmp_path / "p")
 
 
