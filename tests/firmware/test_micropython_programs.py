@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from puffer_edge.integer.scales import PROFILES
 from puffer_edge.integer.shield import Shield
 from puffer_edge.integer.squash import TABLE
 from tests import samples
-from tests.firmware import micropython_vm
+from tests.firmware import micropython_cases, micropython_vm
 from tests.integer import programs
 
 MACHINES = ("cpython", "wasm", "unix-64", "unix-32")
@@ -90,3 +91,48 @@ def test_the_table_on_the_device_is_the_definitions(tmp_path: Path) -> None:
     script = "from puffer_edge_device.squash import TABLE\nprint(*TABLE)"
     [line] = micropython_vm.run("cpython", script, tmp_path)
     assert np.array_equal([int(v) for v in line.split()], TABLE)
+
+
+# Machine code checks no bounds: the loader's checks are all there is. The headers of operations are where sizes and kinds stand.
+HOSTILE = """
+from hashlib import sha256
+from array import array
+from puffer_edge_device.image import Image, BadImage
+from puffer_edge_device.engine import Engine
+from micropython_cases import Random
+good = open('policy.bin', 'rb').read()[:-32]
+random, refused = Random(11), 0
+for k in range(300):
+    data = bytearray(good)
+    for _ in range(1 + k % 3):
+        at = random.pick({starts}) + random.below(64) if k % 4 else random.below(len(data))
+        data[min(at, len(data) - 1)] = random.pick((0, 1, 255, 127, 128, random.below(256)))
+    with open('hostile', 'wb') as f:
+        f.write(data + sha256(data).digest())
+    try:
+        image = Image('hostile')
+    except BadImage:
+        refused += 1
+        continue
+    engine = Engine(image)
+    observation = array('i', (random.int32() for _ in range(image.n)))
+    for flags in (0, 0, 0, 2, 4, 1):
+        engine.tick(observation, flags)
+        for j in range(image.m):
+            assert image.actions[4 * j] <= engine.applied[j] <= image.actions[4 * j + 1]
+print(refused)
+"""
+
+
+@pytest.mark.parametrize("machine", ["cpython", "unix-64", "unix-32"])
+@pytest.mark.parametrize("name", ["conv-int4", "depthwise-int16x8", "two_cells-int8", "conv_gru-shift", "average-int8"])
+def test_hostile_operations_do_no_harm(name: str, machine: str, networks: dict[str, Image], tmp_path: Path) -> None:
+    """CPython checks every index of the plain kernels; on the unix ports the same images run as machine code."""
+    image, starts = networks[name], []
+    [at] = struct.unpack_from("<I", image.data, 40)
+    for op in image.program.ops:
+        starts.append(at)
+        at += len(op.pack())
+    files = {"policy.bin": image.data, "micropython_cases.py": Path(micropython_cases.__file__).read_bytes()}
+    [refused] = micropython_vm.run(machine, HOSTILE.format(starts=starts), tmp_path, files)
+    assert 50 < int(refused) < 250
