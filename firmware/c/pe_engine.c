@@ -103,7 +103,7 @@ static void run_program(pe_policy *p)
         pe_kernels[op->kind](op, in, out, memory);
         memory += pe_op_memory(op);
         in = out;
-        at += pe_op_bytes(op, UINT32_MAX);
+        at += pe_op_bytes(op);
     }
 }
 

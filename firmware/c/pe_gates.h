@@ -7,7 +7,8 @@
 
 typedef struct {
     const int32_t *bias, *multiplier;
-    const int8_t *shift, *weight;
+    const int8_t *shift;
+    const uint8_t *weight;
     uint32_t columns;
 } pe_gates;
 
@@ -18,16 +19,23 @@ static inline pe_gates pe_gates_at(const void *at, uint32_t rows, uint32_t colum
 {
     const int32_t *bias = at, *multiplier = bias + rows;
     const int8_t *shift = (const void *)(multiplier + rows);
-    const pe_gates g = {bias, multiplier, shift, shift + pe_padded(rows), columns};
+    const pe_gates g = {bias, multiplier, shift, (const uint8_t *)shift + pe_padded(rows), columns};
     return g;
 }
 
-/* One row on int8 or int16 values. */
-static inline int32_t pe_gate(const pe_gates *g, uint32_t row, const void *x, int x16)
+/* A sum of products of a row as a gate's input. */
+static inline int32_t pe_gate(const pe_gates *g, uint32_t row, uint32_t sum)
 {
-    const int8_t *w = g->weight + row * pe_padded(g->columns);
-    const uint32_t a = x16 ? pe_dot16(x, w, g->columns) : pe_dot8(x, w, g->columns);
-    return pe_sat16(pe_requantise_signed((int32_t)(a + (uint32_t)g->bias[row]), g->multiplier[row], g->shift[row]));
+    return pe_sat16(pe_requantise_signed((int32_t)(sum + (uint32_t)g->bias[row]), g->multiplier[row], g->shift[row]));
+}
+
+/* The inputs of two gates on int8 or int16 values. */
+static inline void pe_two_gates(const pe_gates *g, uint32_t row0, uint32_t row1, const void *x, int x16, int32_t *gates)
+{
+    const uint32_t stride = pe_padded(g->columns);
+    const uint64_t sums = (x16 ? pe_dot_16 : pe_dot_8)(x, g->weight + row0 * stride, g->weight + row1 * stride, g->columns);
+    gates[0] = pe_gate(g, row0, (uint32_t)sums);
+    gates[1] = pe_gate(g, row1, (uint32_t)(sums >> 32));
 }
 
 #endif

@@ -219,58 +219,51 @@ static int are_widths_valid(const pe_image *image, const pe_op *op, uint32_t wid
     return to != ACTION || op->n_out == image->m;
 }
 
-/* Of a convolution whose sizes are valid; more than any image has, if the product would not fit. */
-static uint32_t conv_bytes(const pe_op *op, uint32_t left)
+static uint32_t conv_bytes(const pe_op *op)
 {
     const pe_geometry *g = (const void *)(op + 1);
     const uint32_t columns = (uint32_t)g->kernel_height * g->kernel_width * (op->flags & PE_DEPTHWISE ? 1u : g->channels);
-    const uint32_t head = (uint32_t)(sizeof *op + sizeof *g), f = g->filters, row = pe_stride(columns, op->flags);
-    return row > left / f ? UINT32_MAX : head + (op->flags & PE_SHIFT ? 4u : 8u) * f + pe_padded(f) + f * row;
+    const uint32_t head = (uint32_t)(sizeof *op + sizeof *g), f = g->filters;
+    return head + (op->flags & PE_SHIFT ? 4u : 8u) * f + pe_padded(f) + f * pe_stride(columns, op->flags);
 }
 
-uint32_t pe_op_bytes(const pe_op *op, uint32_t left)
+uint32_t pe_op_bytes(const pe_op *op)
 {
     const uint32_t i = op->n_in, o = op->n_out, head = sizeof *op, flags = op->flags;
-    uint32_t bytes = 0;
     switch (op->kind) {
     case PE_INPUT:
-        bytes = head + 8 * i + pe_padded(i) + (flags & PE_ORDERED ? pe_padded(2 * i) : 0);
-        break;
+        return head + 8 * i + pe_padded(i) + (flags & PE_ORDERED ? pe_padded(2 * i) : 0);
     case PE_DENSE:
-        bytes = head + (flags & PE_SHIFT ? 4u : 8u) * o + pe_padded(o) + o * pe_stride(i, flags);
-        break;
+        return head + (flags & PE_SHIFT ? 4u : 8u) * o + pe_padded(o) + o * pe_stride(i, flags);
     case PE_LOOKUP:
-        bytes = head + 256;
-        break;
+        return head + 256;
     case PE_LOOKUP16:
-        bytes = head + pe_padded(2 * 513);
-        break;
+        return head + pe_padded(2 * 513);
     case PE_ARGMAX:
-        bytes = head + 4 * i * o;
-        break;
+        return head + 4 * i * o;
     case PE_AFFINE:
-        bytes = head + 16 * i + pe_padded(i);
-        break;
+        return head + 16 * i + pe_padded(i);
     case PE_CONV:
-        bytes = left < head + sizeof(pe_geometry) || !are_sizes_valid(op) ? UINT32_MAX : conv_bytes(op, left);
-        break;
+        return conv_bytes(op);
     case PE_GRU:
     case PE_LSTM: {
         const uint32_t rows = (op->kind == PE_GRU ? 3u : 4u) * o;
-        bytes = head + (op->kind == PE_LSTM ? 4u : 0) + pe_gates_bytes(rows, i) + pe_gates_bytes(rows, o);
-        break;
+        return head + (op->kind == PE_LSTM ? 4u : 0) + pe_gates_bytes(rows, i) + pe_gates_bytes(rows, o);
     }
     case PE_CHOICES:
-        bytes = head + pe_padded(2 * o) + 4 * i;
-        break;
-    case PE_POOL:
-    case PE_TANH16:
-        bytes = head;
-        break;
-    default:
-        break;
+        return head + pe_padded(2 * o) + 4 * i;
+    default: /* pool, tanh16 */
+        return head;
     }
-    return bytes <= left ? bytes : 0;
+}
+
+/* Whether an operation of a known kind ends within the `left` bytes from its head, which do hold a head. The bytes of every kind
+ * fit 32 bits at the widths that are allowed, those of a convolution by its sizes: filters <= 4096, a row <= 65,535. */
+static int is_whole(const pe_op *op, uint32_t left)
+{
+    if (op->kind == PE_CONV && (left < sizeof *op + sizeof(pe_geometry) || !are_sizes_valid(op)))
+        return 0;
+    return pe_op_bytes(op) <= left;
 }
 
 static int32_t check_program(pe_policy *p)
@@ -288,16 +281,15 @@ static int32_t check_program(pe_policy *p)
             return PE_BAD_ORDER;
         if (!are_widths_valid(image, op, width, to))
             return PE_BAD_WIDTH;
-        const uint32_t bytes = pe_op_bytes(op, left);
-        if (bytes == 0)
+        if (!is_whole(op, left))
             return PE_BAD_PROGRAM;
         if (!are_values_valid(op, to))
             return PE_BAD_OPERATION;
         p->memory += pe_op_memory(op);
         if (p->memory > PE_MAX_MEMORY)
             return PE_BAD_WIDTH;
-        left -= bytes;
-        at += bytes;
+        left -= pe_op_bytes(op);
+        at += pe_op_bytes(op);
         width = op->n_out;
         here = to;
     }

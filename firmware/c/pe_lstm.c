@@ -4,9 +4,15 @@
 
 enum { HALF = 1 << 30 };
 
-static int32_t gate(const pe_gates *given, const pe_gates *kept, uint32_t row, const void *in, const int16_t *hidden, int x16)
+/* The sums in front of two gates' functions. */
+static void two_gates(const pe_gates *given, const pe_gates *kept, uint32_t row0, uint32_t row1, const void *in, const int16_t *hidden, int x16,
+                      int32_t *gates)
 {
-    return pe_sat16(pe_gate(given, row, in, x16) + pe_gate(kept, row, hidden, 1));
+    int32_t from_state[2];
+    pe_two_gates(given, row0, row1, in, x16, gates);
+    pe_two_gates(kept, row0, row1, hidden, 1, from_state);
+    gates[0] = pe_sat16(gates[0] + from_state[0]);
+    gates[1] = pe_sat16(gates[1] + from_state[1]);
 }
 
 void pe_lstm(const pe_op *op, const void *in, void *out, int16_t *memory)
@@ -18,10 +24,10 @@ void pe_lstm(const pe_op *op, const void *in, void *out, int16_t *memory)
     const pe_gates kept = pe_gates_at(at + pe_gates_bytes(4 * h, op->n_in), 4 * h, h);
     int16_t *cell = memory + h;
     for (uint32_t j = 0; j < h; j++) {
-        const int32_t opened = pe_logistic(gate(&given, &kept, j, in, memory, x16));
-        const int32_t stays = pe_logistic(gate(&given, &kept, h + j, in, memory, x16));
-        const int32_t fresh = pe_tanh(gate(&given, &kept, 2 * h + j, in, memory, x16), 0);
-        const int32_t shown = pe_logistic(gate(&given, &kept, 3 * h + j, in, memory, x16));
+        int32_t sums[4]; /* i, f, g, o */
+        two_gates(&given, &kept, j, h + j, in, memory, x16, sums);
+        two_gates(&given, &kept, 2 * h + j, 3 * h + j, in, memory, x16, sums + 2);
+        const int32_t opened = pe_logistic(sums[0]), stays = pe_logistic(sums[1]), fresh = pe_tanh(sums[2], 0), shown = pe_logistic(sums[3]);
         const int32_t c = pe_sat16(pe_requantise(stays * cell[j], HALF, 14)) + pe_sat16(pe_requantise(opened * fresh, HALF, 29 - bits));
         cell[j] = (int16_t)pe_sat16(c);
         const int32_t product = shown * pe_tanh(cell[j], 12 - bits);

@@ -30,9 +30,8 @@ pe_kernel pe_input, pe_dense, pe_lookup, pe_lookup16, pe_argmax, pe_affine, pe_c
  * PE_WITH_<KIND> is defined (PE_WITH_GRU …) and no others, and pe_open refuses an image that needs them. */
 extern pe_kernel *const pe_kernels[PE_KINDS];
 
-/* Bytes of an operation with its arrays; 0 if the kind is unknown, or if they are more than `left`. n_in and n_out are
- * at most PE_MAX_WIDTH, and `left` is at least sizeof *op. */
-uint32_t pe_op_bytes(const pe_op *op, uint32_t left);
+/* Bytes of an operation of a known kind with its arrays. n_in and n_out are at most PE_MAX_WIDTH, sizes of a conv valid. */
+uint32_t pe_op_bytes(const pe_op *op);
 
 /* Numbers that an operation keeps. */
 static inline uint32_t pe_op_memory(const pe_op *op) { return op->kind == PE_GRU ? op->n_out : op->kind == PE_LSTM ? 2u * op->n_out : 0; }

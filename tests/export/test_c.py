@@ -182,7 +182,7 @@ def test_the_one_file_form_shows_a_linker_nothing_but_its_own_names(tmp_path: Pa
 def test_the_one_file_form_has_the_sources_that_its_operations_need() -> None:
     engine = {name: data.decode() for name, data in c.engine_files().items()}
     squash = ["pe_squash.c", "pe_squash_table.c"]
-    core = {"pe_engine.c", "pe_image.c", "pe_input.c", "pe_dense.c", "pe_crc32.c", "pe_sha256.c", "pe_shield.c"}
+    core = {"pe_engine.c", "pe_image.c", "pe_input.c", "pe_dense.c", "pe_dot.c", "pe_crc32.c", "pe_sha256.c", "pe_shield.c"}
     assert set(c_single._sources(engine, {"input", "dense", "argmax"})) == core | {"pe_argmax.c"}
     assert set(c_single._sources(engine, {"input", "gru", "affine"})) == core | {"pe_gru.c", "pe_affine.c", *squash}
     everything = c_single._sources(engine, {op.__name__.lower() for op in KINDS.values()})
