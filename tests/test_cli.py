@@ -85,6 +85,15 @@ def test_a_missing_port_says_how_to_find_one(bundle: Bundle) -> None:
     assert code == 9 and "127.0.0.1:1" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "message"), [("x = [", "is no TOML"), ("a = " + "[" * 100_000, "is no TOML"), ("a = 1", "[[stage]]"), ("stage = [1]", "is a mapping")]
+)
+def test_a_wrong_shield_file_is_named(policy: Path, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "shield.toml").write_text(text)
+    code, said = error_of("export", policy, "--target", "host", "--out", tmp_path / "out", "--shield-file", tmp_path / "shield.toml")
+    assert (code, message in said, (tmp_path / "out").exists()) == (2, True, False), said
+
+
 def test_errors_are_json_too(policy: Path) -> None:
     finished = cli("export", policy, "--target", "nothing", "--out", "x", "--json")
     assert json.loads(finished.stdout)["error"] == "InvalidInput" and finished.returncode == 2

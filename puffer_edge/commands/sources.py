@@ -153,9 +153,11 @@ def shield_of(policy: Any, env: Any, wanted: bool = True, file: Path | None = No
 
 
 def _stages(file: Path) -> list[Any]:
+    from puffer_edge.intake.archives import MAX_TEXT, read_bounded
+
     try:
-        stages = tomllib.loads(file.read_text("utf-8")).get("stage")
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        stages = tomllib.loads(read_bounded(file, MAX_TEXT).decode()).get("stage")
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or nested without end
         raise InvalidInput(f"{file} is no TOML: {error}") from None
     if not isinstance(stages, list):
         raise InvalidInput(f'{file} lists no stage: write a table [[stage]] with stage = "limit" and its fields for each')

@@ -46,7 +46,7 @@ def verify(
     with tempfile.TemporaryDirectory() as folder, progress_bar("verifying") as advance:
         bundle = Bundle.load(policy) if (policy / MANIFEST).is_file() else _exported(policy, Path(folder) / "bundle", profile)
         rows = run_engines(bundle, vectors, seed, engine, advance)
-        left_out = dict(bundle.manifest["left_out"])
+        left_out = dict(bundle.manifest.get("left_out", {}))
     failed = [row for row in rows if row.mismatches]
     result = {"policy": str(policy), "seed": seed, "rows": [row.summary() for row in rows], "left_out": left_out}
     show_result(json, result, lambda: _show(result))

@@ -115,7 +115,7 @@ class Bundle:
         try:
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             version = manifest["format"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise BundleError(f"the manifest of {folder} cannot be read: {error}") from None
         if not isinstance(version, int) or version > FORMAT:
             raise BundleError(f"the bundle has format {version}, this version reads up to {FORMAT}: upgrade puffer-edge")
@@ -137,7 +137,7 @@ def _check_replaceable(folder: Path) -> None:
         listed = set(json.loads((folder / MANIFEST).read_text("utf-8"))["files"]) | {MANIFEST}
         if not listed >= set(REQUIRED):
             raise KeyError(REQUIRED)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InvalidInput(f"{folder} exists and is no bundle: choose another --out, or remove it") from None
     added = sorted(_content(folder) - listed)
     if added:
@@ -194,8 +194,11 @@ def _cross_check(bundle: Bundle) -> None:
     try:
         named = dict(bundle.manifest["digests"])
         stages = bundle.manifest["shield"]["stages"]
-        if not isinstance(stages, list) or not isinstance(bundle.manifest["target"], str):
+        if not isinstance(stages, list) or not all(isinstance(stage, str) for stage in stages) or not isinstance(bundle.manifest["target"], str):
             raise TypeError("shield stages or target")
+        wrong = [key for key in ("calibration", "cost", "left_out") if not isinstance(bundle.manifest.get(key, {}), dict)]
+        if wrong:
+            raise TypeError(", ".join(wrong))
         held = bundle.image
         found = {"image": held.digest, "contract": held.contract.digest, "program": held.program.digest, "shield": held.shield.digest}
         differing = [key for key, digest in found.items() if named[key] != digest.hex()]

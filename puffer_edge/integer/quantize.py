@@ -143,6 +143,8 @@ def _profile(name: str) -> Profile:
 def _outliers(policy: Policy, ranges: str | Sequence[str]) -> list[float]:
     """The share of outliers of the input and of each layer."""
     names = [ranges] * (len(policy.layers) + 1) if isinstance(ranges, str) else list(ranges)
+    if isinstance(ranges, str) and ranges not in RANGES:
+        raise InvalidInput(f"unknown ranges {ranges!r}: one of {', '.join(RANGES)}")
     unknown = [name for name in names if name not in RANGES]
     if unknown or len(names) != len(policy.layers) + 1:
         wanted = f"{len(policy.layers) + 1} of {', '.join(RANGES)}: one for the input and one for each layer"

@@ -176,3 +176,19 @@ def test_a_manifest_with_one_field_replaced_is_read_or_refused(original: Bundle,
             assert Bundle.load(copy).image.digest == original.image.digest
         except PufferEdgeError as error:
             assert key in str(error) or "manifest" in str(error)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"files":' * 100_000])
+def test_a_manifest_nested_without_end_is_no_manifest(copy: Path, original: Bundle, text: str) -> None:
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match="cannot be read"):
+        Bundle.load(copy)
+    with pytest.raises(InvalidInput, match="is no bundle"):
+        Bundle.write(copy, {}, {})
+
+
+@pytest.mark.parametrize("changes", [{"left_out": ["c"]}, {"calibration": None}, {"cost": 3}, {"shield": {"stages": [["limit"]]}}])
+def test_fields_that_commands_look_into_have_their_type(copy: Path, changes: dict[str, Any]) -> None:
+    edit_manifest(copy, **changes)
+    with pytest.raises(BundleError, match="incomplete"):
+        Bundle.load(copy)

@@ -301,7 +301,7 @@ def test_saturation_is_counted_where_values_clamp() -> None:
     ("about", "match"),
     [
         ({"profile": "int2"}, "unknown profile 'int2': one of int8, int16x8, int4, shift"),
-        ({"ranges": "widest"}, "4 of minmax, percentile, tight"),
+        ({"ranges": "widest"}, "unknown ranges 'widest': one of minmax, percentile, tight"),
         ({"ranges": ["minmax"] * 3}, "4 of minmax, percentile, tight"),
         ({"starts": np.zeros(3, bool)}, "whether it begins an episode"),
     ],
