@@ -44,10 +44,10 @@ uint64_t pe_dot_16(const void *values, const void *first, const void *second, ui
     return pe_both(a0, a1);
 }
 
-#ifndef PE_DOT_M0
 /* The first weight of a byte, whose sign is bit 3; the second one is what an arithmetic shift by 4 leaves. */
 static int32_t low4(int32_t two) { return (int32_t)((uint32_t)two << 28) >> 28; }
-#endif
+
+static uint32_t byte4(const int8_t *x, int32_t two) { return (uint32_t)(x[0] * low4(two)) + (uint32_t)(x[1] * (two >> 4)); }
 
 uint64_t pe_dot_4(const void *values, const void *first, const void *second, uint32_t count)
 {
@@ -71,16 +71,19 @@ uint64_t pe_dot_4(const void *values, const void *first, const void *second, uin
 #undef BYTE
 #undef ROW
 #else
-#define BYTE(k)                                                                                      \
-    (a0 += (uint32_t)(x[2 * (k)] * low4(w0[i + (k)])) + (uint32_t)(x[2 * (k) + 1] * (w0[i + (k)] >> 4)), \
-     a1 += (uint32_t)(x[2 * (k)] * low4(w1[i + (k)])) + (uint32_t)(x[2 * (k) + 1] * (w1[i + (k)] >> 4)))
-    for (; i != 0; i += 2, x += 4)
-        BYTE(0), BYTE(1);
-#undef BYTE
+    for (; i != 0; i += 2, x += 4) {
+        a0 += byte4(x, w0[i]) + byte4(x + 2, w0[i + 1]);
+        a1 += byte4(x, w1[i]) + byte4(x + 2, w1[i + 1]);
+    }
 #endif
-    for (uint32_t k = 0; k < (count & 3u); k++) {
-        a0 += (uint32_t)(x[k] * pe_weight4((const uint8_t *)w0, k));
-        a1 += (uint32_t)(x[k] * pe_weight4((const uint8_t *)w1, k));
+    if (count & 2u) {
+        a0 += byte4(x, *w0++);
+        a1 += byte4(x, *w1++);
+        x += 2;
+    }
+    if (count & 1u) {
+        a0 += (uint32_t)(x[0] * low4(*w0));
+        a1 += (uint32_t)(x[0] * low4(*w1));
     }
     return pe_both(a0, a1);
 }
