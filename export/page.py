@@ -69,8 +69,8 @@ def tick_words(cost: Mapping[str, Any]) -> list[str]:
     return lines if demand["checked"] else [*lines, f"so the demand of {demand['rate_hz']:g} Hz was not checked"]
 
 
-def _commands(source: Source) -> str:
-    """What to type next."""
+def _commands(source: Source, environment: bool) -> str:
+    """What to type next; without an environment there is no plant to check a board with."""
     if source.target.name == "wasm":
         return "python3 -m http.server --bind 127.0.0.1 --directory wasm     # in this folder; then open the address it prints"
     verify = "puffer-edge verify  {this folder}                  # every file against the program"
@@ -78,7 +78,7 @@ def _commands(source: Source) -> str:
         return verify
     where = "sim      # or the port of your board" if source.target.simulator else "PORT"
     check = f"puffer-edge check   {{this folder}} --board {where.split()[0]} --episodes 10 --report report"
-    return f"{verify}\npuffer-edge install {{this folder}} --board {where}\n{check}"
+    return "\n".join([verify, f"puffer-edge install {{this folder}} --board {where}", *([check] if environment else [])])
 
 
 def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
@@ -100,7 +100,7 @@ def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
 <title>{html.escape(source.policy.name)} for {target.name}</title><style>{STYLE}</style>
 <h1>{html.escape(source.policy.name)} for {html.escape(target.title)}</h1>
 <p>{html.escape(target.notes)}</p>{left_out}{first_time(source)}
-<pre>{_commands(source)}</pre>
+<pre>{_commands(source, bool(manifest.get("environment")))}</pre>
 <h2>Contract</h2>
 <p>{contract.rate_hz:g} Hz base rate, the policy runs every {contract.policy_divider} tick(s); head <b>{contract.head}</b>;
 after more than {contract.staleness_limit} tick(s) without an observation the safe output acts.</p>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -129,6 +130,17 @@ def test_export_writes_a_bundle_and_eval_compares(policy: Path, tmp_path: Path) 
         assert low <= result[kind]["return"] <= high
     assert abs(result["float"]["return"] - result["integer"]["return"]) < 0.05 * abs(result["float"]["return"])
     assert json.loads(cli("eval", policy, "--no-shield", "--episodes", 2, "--json").stdout)["shield"] == []
+
+
+def test_a_policy_without_an_environment_is_verified_and_not_checked(tmp_path: Path) -> None:
+    homeless = dataclasses.replace(samples.network("mlp"), origin={})
+    homeless.save(tmp_path / "p")
+    finished = cli("export", tmp_path / "p", "--target", "host", "--out", tmp_path / "out")
+    assert finished.returncode == 0 and f"next: puffer-edge verify {tmp_path / 'out'}" in finished.stdout
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "puffer-edge install" in page and "puffer-edge check" not in page
+    code, said = error_of("check", tmp_path / "out", "--board", "sim")
+    assert code == 2 and "names no environment" in said and "'install' replays its vectors" in said
 
 
 def test_a_rate_that_no_tick_holds_is_refused_with_what_would_fit(policy: Path, tmp_path: Path) -> None:

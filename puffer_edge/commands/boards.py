@@ -9,6 +9,7 @@ from typing import Any
 
 from puffer_edge.commands.console import OUT, Flag, Folder, Name, progress_bar, show_result
 from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, open_bundle
+from puffer_edge.errors import InvalidInput
 
 
 def install(bundle: Folder, board: str, json: Flag = False) -> None:
@@ -150,6 +151,11 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
 
     check_episodes(episodes, seed)
     held = open_bundle(bundle)
+    if not held.environment:
+        raise InvalidInput(
+            f"{bundle} names no environment, so there is no plant that a board could drive: 'install' replays its vectors on the board, "
+            "'verify' tries its files; a policy imported with --env can be checked"
+        )
     env = envs.load(held.environment)
     if report:
         require_matplotlib()

@@ -98,7 +98,7 @@ def _show_bundle(bundle: Any, board: Any, stages: tuple[str, ...], head: str) ->
     if manifest["target"] == "wasm":
         OUT.print(f"next: python3 -m http.server --bind 127.0.0.1 --directory {quote(str(bundle.path / 'wasm'))}")
     else:
-        simulated = board.simulator is not None
+        simulated = board.simulator is not None and bool(bundle.environment)
         OUT.print(f"next: puffer-edge {'check' if simulated else 'verify'} {quote(str(bundle.path))}{' --board sim' if simulated else ''}")
 
 
@@ -147,7 +147,8 @@ def _export_all(task: Task, out: Path, about: dict[str, Any], how: dict[str, Any
             known = row["us"] is not None
             share = row["cold_us"] * rate / 1e6 if known and rate else row["share_of_period"]
             time = (row["engine"], f"{row['cold_us']:,}", row["label"], f"{share:.1%}") if known else ("", "–", "not predicted", "")
-            cells = (f"{row['flash_bytes']:,}", f"{row['ram_bytes']:,}", *time, "fits") if row["fits"] else ("", "", "", "", "", "", "refused")
+            fits = "fits" if known or not rate else f"fits; whether at {rate:g} Hz is not known"
+            cells = (f"{row['flash_bytes']:,}", f"{row['ram_bytes']:,}", *time, fits) if row["fits"] else ("", "", "", "", "", "", "refused")
             table.add_row(row["target"], *cells)
         WIDE.print(table)
         for row in rows:
