@@ -12,7 +12,7 @@ from puffer_edge import envs
 from puffer_edge.engines import Case, Row
 from puffer_edge.engines._steps import Steps
 from puffer_edge.envs import closed_loop
-from puffer_edge.errors import MissingExtra
+from puffer_edge.errors import BundleError, MissingExtra
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import vectors
 from puffer_edge.integer.reference import InFloat, Runner
@@ -26,6 +26,8 @@ QDQ_TIMES, QDQ_LEAST, QDQ_OTHERS = 2.0, 0.1, 0.25
 this share of the range or of the choices; beside a program of another profile by the last number."""
 EPISODES, ROLLOUT_SEED = 64, 9_000_000
 SAME = 1e-6
+BEYOND = 1e9
+"""What NaN or an infinite action counts as, in ranges of the action: JSON knows neither."""
 ROWS = 50_000
 """Rows of one call."""
 
@@ -48,13 +50,33 @@ def rows(case: Case) -> Iterator[Row]:
     yield from _floats(case, engine)
 
 
-def _session(case: Case, name: str) -> Any:
-    """A model on one core."""
-    import onnxruntime
+class _Session:
+    """A model of the bundle on one core.
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(case.read(name), options, providers=["CPUExecutionProvider"])
+    Raises:
+        BundleError: ONNX Runtime does not load it, or it takes and gives other tensors than our models do.
+    """
+
+    def __init__(self, case: Case, name: str) -> None:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+        self._name = name
+        own = tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+        self._failures: tuple[type[Exception], ...] = (*own, ValueError, RuntimeError)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(case.read(name), options, providers=["CPUExecutionProvider"])
+        except self._failures as error:
+            raise BundleError(f"{name} does not load: {error}") from None
+
+    def run(self, outputs: list[str], feeds: dict[str, Any]) -> Any:
+        """The named outputs."""
+        try:
+            return self._session.run(outputs, feeds)
+        except self._failures as error:
+            raise BundleError(f"{self._name} does not run: {error}") from None
 
 
 def _good(case: Case, most: int) -> tuple[Steps, npt.NDArray[np.bool_]]:
@@ -66,7 +88,7 @@ def _good(case: Case, most: int) -> tuple[Steps, npt.NDArray[np.bool_]]:
 def _exact(case: Case, engine: str, name: str, physical: bool) -> Row:
     """Proposals and memory of all sequences side by side, step by step."""
     steps, good = _good(case, case.count)
-    c, program, session = case.image.contract, case.image.program, _session(case, name)
+    c, program, session = case.image.contract, case.image.program, _Session(case, name)
     memory = program.start(len(steps.flags))
     got = memory.copy()
     different, largest, tried = 0, 0.0, 0
@@ -98,7 +120,7 @@ def _shielded(case: Case, engine: str) -> Row:
     previous = rng.integers(c.action_low, c.action_high, (steps.count, c.n_actions), np.int32, endpoint=True)
     fallback = (rng.random(steps.count) < 0.1).astype(np.int32)
     last = np.clip(seen, c.observation_low, c.observation_high)
-    session, different, largest = _session(case, "policy.shielded.onnx"), 0, 0.0
+    session, different, largest = _Session(case, "policy.shielded.onnx"), 0, 0.0
     for k in range(0, steps.count, ROWS):
         part = slice(k, k + ROWS)
         raw = np.where(fallback[part, None] != 0, c.action_safe, case.image.program.run(last[part])).astype(np.int32)
@@ -123,8 +145,8 @@ def _floats(case: Case, engine: str) -> Iterator[Row]:
     exact, program = (c.physical_action(over_time(p.step, ints, starts, p.start(1))) for p in (InFloat(policy), case.image.program))
     span = np.array([ch.high - ch.low for ch in c.actions])
     for name in models:
-        got = _model_actions(case, ints, starts, _session(case, name))
-        apart, own = np.abs(got - exact) / span, np.abs(program - exact) / span
+        got = _model_actions(case, ints, starts, _Session(case, name))
+        apart, own = np.nan_to_num(np.abs(got - exact) / span, nan=BEYOND, posinf=BEYOND), np.abs(program - exact) / span
         kind = "float" if name == "policy.onnx" else "qdq"
         if c.levels:  # a choice is the same or another: the share of others counts
             apart, own = (np.full((len(x), 1), float((x > SAME).any(1).mean())) for x in (apart, own))
@@ -153,7 +175,7 @@ def _met(case: Case) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], str]
     )
 
 
-def _model_actions(case: Case, ints: npt.NDArray[np.int32], starts: npt.NDArray[np.bool_], session: Any) -> Floats:
+def _model_actions(case: Case, ints: npt.NDArray[np.int32], starts: npt.NDArray[np.bool_], session: _Session) -> Floats:
     """(N, m) physical actions of a float model."""
     c, memory = case.image.contract, case.bundle.policy.memory
 

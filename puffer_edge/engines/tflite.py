@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.engines import Case, Row
-from puffer_edge.errors import MissingExtra, PufferEdgeError, Unsupported
+from puffer_edge.errors import BundleError, MissingExtra, PufferEdgeError, Unsupported
 from puffer_edge.export.tflite_compare import factors, litert, micro, program_steps
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer.ops import Array
@@ -40,6 +41,10 @@ def rows(case: Case) -> Iterator[Row]:
         engine = f"TFLite-Micro {metadata.version('tflite-micro')}"
     except metadata.PackageNotFoundError:
         raise MissingExtra("tflm", "verifying the .tflite file") from None
+    try:
+        micro(model, 1)
+    except (struct.error, IndexError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{FILE} does not load: {error}") from None
     yield _micro(case, model, engine)
     yield from _litert(case, model)
     sources = [name for name in case.bundle.manifest["files"] if name.startswith(FOLDER) and name.endswith(".c")]

@@ -14,7 +14,7 @@ from puffer_edge.device import target
 from puffer_edge.device.bundle import Bundle
 from puffer_edge.engines import Row, names, verify
 from puffer_edge.engines._steps import by_reference, difference, make_steps
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import BundleError, InvalidInput
 from puffer_edge.export.bundle import export
 from puffer_edge.firmware.shared import protocol
 from tests import samples
@@ -54,6 +54,38 @@ def test_another_policys_file_is_found(tmp_path: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 8 and "differ" in finished.stderr
     assert {row["format"] for row in json.loads(finished.stdout)["rows"]} > {"c", "policy.onnx"}
+
+
+def with_file(first: Bundle, out: Path, name: str, data: bytes) -> Bundle:
+    """The same bundle with other bytes in a file, and the digest to them."""
+    held = {each: (first.path / each).read_bytes() for each in first.manifest["files"]} | {name: data}
+    return Bundle.write(out, {k: v for k, v in first.manifest.items() if k not in ("files", "format")}, held)
+
+
+@pytest.mark.parametrize("head", ["clip", "discrete"])
+def test_nan_is_a_difference(head: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    first = bundle(tmp_path / "b", "mlp", head)
+    model = onnx.load_from_string((first.path / "policy.onnx").read_bytes())
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
+            values = np.full(tuple(tensor.dims), np.nan, np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    rows = {row.format: row for row in verify(with_file(first, tmp_path / "nan", "policy.onnx", model.SerializeToString()), 500, only=("onnx",))}
+    assert rows["policy.onnx"].mismatches > 0 and rows["policy.qdq.onnx"].mismatches == 0
+
+
+@pytest.mark.parametrize(("name", "engine"), [("policy.integer.onnx", "onnx"), ("policy.onnx", "onnx"), ("policy.tflite", "tflite")])
+def test_a_damaged_file_is_named(name: str, engine: str, tmp_path: Path) -> None:
+    first = bundle(tmp_path / "b", "mlp", "clip")
+    data = (first.path / name).read_bytes()
+    for k, wrong in enumerate((b"damaged", data[:40])):
+        with pytest.raises(BundleError, match=f"{name} does not load"):
+            verify(with_file(first, tmp_path / str(k), name, wrong), 100, only=(engine,))
+    if engine == "onnx":
+        other = (first.path / "policy.shielded.onnx").read_bytes()
+        with pytest.raises(BundleError, match=f"{name} does not run"):
+            verify(with_file(first, tmp_path / "other", name, other), 100, only=(engine,))
 
 
 def test_an_unknown_engine_is_answered_with_the_known_ones(tmp_path: Path) -> None:
