@@ -11,16 +11,21 @@ uint64_t pe_dot_16(const void *values, const void *first, const void *second, ui
     uint32_t a0 = 0, a1 = 0;
     int32_t i = -(int32_t)whole;
 #if defined(PE_DOT_M0)
-    int32_t v, w;
-#define COLUMN(at)                                                                                                      \
-    "ldrh %[v], [%[x], #" #at "]\n sxth %[v], %[v]\n ldrsb %[w], [%[w0], %[i]]\n muls %[w], %[v]\n adds %[a0], %[a0], %[w]\n" \
-    "ldrsb %[w], [%[w1], %[i]]\n muls %[w], %[v]\n adds %[a1], %[a1], %[w]\n"
-    if (i != 0)
-        __asm__(".syntax unified\n1:\n" COLUMN(0) "adds %[i], #1\n" COLUMN(2) "adds %[i], #1\n" COLUMN(4) "adds %[i], #1\n" COLUMN(6)
-                "adds %[x], #8\n adds %[i], #1\n bne 1b\n"
-                : [a0] "+l"(a0), [a1] "+l"(a1), [i] "+l"(i), [x] "+l"(x), [v] "=&l"(v), [w] "=&l"(w)
-                : [w0] "l"(w0), [w1] "l"(w1)
-                : "cc", "memory");
+#define COLUMN(at)                                                                                              \
+    "ldrh r4, [r0, #" #at "]\n sxth r4, r4\n ldrsb r5, [r1, r3]\n muls r5, r4\n adds r6, r6, r5\n"              \
+    "ldrsb r5, [r2, r3]\n muls r5, r4\n adds r7, r7, r5\n"
+    if (i != 0) {
+        PE_DOT_OPERANDS(x, w0, w1, i);
+        __asm__(".syntax unified\n mov r12, r7\n movs r6, #0\n movs r7, #0\n1:\n" COLUMN(0) "adds r3, #1\n" COLUMN(2)
+                "adds r3, #1\n" COLUMN(4) "adds r3, #1\n" COLUMN(6) "adds r0, #8\n adds r3, #1\n bne 1b\n"
+                "movs r0, r6\n movs r1, r7\n mov r7, r12\n"
+                : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)
+                :
+                : "r4", "r5", "r6", "r12", "cc", "memory");
+        a0 = r0;
+        a1 = r1;
+        x += whole;
+    }
 #undef COLUMN
 #elif defined(PE_DOT_SIMD32)
     for (; i != 0; i += 4, x += 4) {
@@ -56,18 +61,23 @@ uint64_t pe_dot_4(const void *values, const void *first, const void *second, uin
     uint32_t a0 = 0, a1 = 0;
     int32_t i = -(int32_t)whole;
 #ifdef PE_DOT_M0 /* 6.6 cycles for a product, where GCC 12 needs 7.75 */
-    int32_t v, u, b, t;
-#define ROW(w, a)                                                                                           \
-    "ldrsb %[b], [%[" #w "], %[i]]\n lsls %[t], %[b], #28\n asrs %[t], %[t], #28\n muls %[t], %[v]\n"       \
-    "add %[" #a "], %[t]\n asrs %[b], %[b], #4\n muls %[b], %[u]\n add %[" #a "], %[b]\n"
-#define BYTE(at0, at1)                                                                                      \
-    "ldrb %[v], [%[x], #" #at0 "]\n sxtb %[v], %[v]\n ldrb %[u], [%[x], #" #at1 "]\n sxtb %[u], %[u]\n"     \
-    ROW(w0, a0) ROW(w1, a1)
-    if (i != 0)
-        __asm__(".syntax unified\n1:\n" BYTE(0, 1) "adds %[i], #1\n" BYTE(2, 3) "adds %[x], #4\n adds %[i], #1\n bne 1b\n"
-                : [a0] "+h"(a0), [a1] "+h"(a1), [i] "+l"(i), [x] "+l"(x), [v] "=&l"(v), [u] "=&l"(u), [b] "=&l"(b), [t] "=&l"(t)
-                : [w0] "l"(w0), [w1] "l"(w1)
-                : "cc", "memory");
+#define ROW(w, a)                                                                          \
+    "ldrsb r6, [" #w ", r3]\n lsls r7, r6, #28\n asrs r7, r7, #28\n muls r7, r4\n"         \
+    "add " #a ", r7\n asrs r6, r6, #4\n muls r6, r5\n add " #a ", r6\n"
+#define BYTE(at0, at1)                                                                     \
+    "ldrb r4, [r0, #" #at0 "]\n sxtb r4, r4\n ldrb r5, [r0, #" #at1 "]\n sxtb r5, r5\n"    \
+    ROW(r1, r8) ROW(r2, r9)
+    if (i != 0) {
+        PE_DOT_OPERANDS(x, w0, w1, i);
+        __asm__(".syntax unified\n mov r12, r7\n movs r4, #0\n mov r8, r4\n mov r9, r4\n1:\n" BYTE(0, 1) "adds r3, #1\n" BYTE(2, 3)
+                "adds r0, #4\n adds r3, #1\n bne 1b\n mov r0, r8\n mov r1, r9\n mov r7, r12\n"
+                : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)
+                :
+                : "r4", "r5", "r6", "r8", "r9", "r12", "cc", "memory");
+        a0 = r0;
+        a1 = r1;
+        x += 2 * whole;
+    }
 #undef BYTE
 #undef ROW
 #else

@@ -16,8 +16,13 @@ uint64_t pe_dot_4(const void *x, const void *w0, const void *w1, uint32_t count)
 /* A weight of 4 bits, the first of a byte in its low half. */
 static inline int32_t pe_weight4(const uint8_t *w, uint32_t i) { return ((w[i >> 1] >> (4u * (i & 1u)) & 15) ^ 8) - 8; }
 
-#if defined(__ARM_ARCH_6M__) && defined(__OPTIMIZE__) /* the loops of assembler need all eight low registers */
+#if defined(__ARM_ARCH_6M__) && defined(__OPTIMIZE__)
+/* The loops of assembler need all eight low registers, and the compiler may keep one of them, r7, as its frame pointer. So
+ * every register is named: operands in r0 to r3, scratch in r4 to r6, and r7 is kept in r12 meanwhile. */
 #define PE_DOT_M0
+#define PE_DOT_OPERANDS(values, first, second, index)                                                  \
+    register uint32_t r0 __asm__("r0") = (uint32_t)(values), r1 __asm__("r1") = (uint32_t)(first);     \
+    register uint32_t r2 __asm__("r2") = (uint32_t)(second), r3 __asm__("r3") = (uint32_t)(index)
 #elif defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__)
 #define PE_DOT_SIMD32
 #endif
@@ -62,15 +67,19 @@ static inline uint64_t pe_dot_int8(const void *values, const void *first, const 
     uint32_t a0 = 0, a1 = 0;
     int32_t i = -(int32_t)whole; /* one index serves all three arrays from behind, and its reaching zero ends the loop */
 #if defined(PE_DOT_M0)           /* 5.75 cycles for a product, where GCC 12 needs 7 */
-    int32_t v, w;
-#define COLUMN                                                                                            \
-    "ldrsb %[v], [%[x], %[i]]\n ldrsb %[w], [%[w0], %[i]]\n muls %[w], %[v]\n adds %[a0], %[a0], %[w]\n" \
-    "ldrsb %[w], [%[w1], %[i]]\n muls %[w], %[v]\n adds %[a1], %[a1], %[w]\n adds %[i], #1\n"
-    if (i != 0)
-        __asm__(".syntax unified\n1:\n" COLUMN COLUMN COLUMN COLUMN "bne 1b\n"
-                : [a0] "+l"(a0), [a1] "+l"(a1), [i] "+l"(i), [v] "=&l"(v), [w] "=&l"(w)
-                : [x] "l"(x), [w0] "l"(w0), [w1] "l"(w1)
-                : "cc", "memory");
+#define COLUMN                                                                 \
+    "ldrsb r4, [r0, r3]\n ldrsb r5, [r1, r3]\n muls r5, r4\n adds r6, r6, r5\n" \
+    "ldrsb r5, [r2, r3]\n muls r5, r4\n adds r7, r7, r5\n adds r3, #1\n"
+    if (i != 0) {
+        PE_DOT_OPERANDS(x, w0, w1, i);
+        __asm__(".syntax unified\n mov r12, r7\n movs r6, #0\n movs r7, #0\n1:\n" COLUMN COLUMN COLUMN COLUMN
+                "bne 1b\n movs r0, r6\n movs r1, r7\n mov r7, r12\n"
+                : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)
+                :
+                : "r4", "r5", "r6", "r12", "cc", "memory");
+        a0 = r0;
+        a1 = r1;
+    }
 #undef COLUMN
 #elif defined(PE_DOT_SIMD32)
     for (; i != 0; i += 4) {

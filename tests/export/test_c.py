@@ -219,3 +219,13 @@ def test_sources_hold_no_float_and_no_allocation() -> None:
     text = b"".join(c.engine_files().values()).decode()
     words = set(text.replace("(", " ").replace(";", " ").split())
     assert not words & {"float", "double", "malloc", "calloc", "free", "#include <math.h>"}
+
+
+@pytest.mark.toolchain("arm-none-eabi-gcc")
+@pytest.mark.parametrize("level", ["-O1", "-Os", "-Og", "-O3", "-Os -fno-omit-frame-pointer", "-O2 -fno-omit-frame-pointer"])
+@pytest.mark.parametrize("form", ["src", "single"])
+def test_the_assembler_loops_leave_every_compiler_flag_its_registers(form: str, level: str, tmp_path: Path) -> None:
+    """Cortex-M0+ has eight low registers; a frame pointer or -Os once left the loops too few."""
+    folder = write(network("conv_gru", "int4"), tmp_path)
+    flags = [flag for flag in STRICT if flag != "-O2"] + ["-mcpu=cortex-m0plus", "-mthumb", *level.split()]
+    subprocess.run(["arm-none-eabi-gcc", *flags, f"-I{folder / form}", "-c", *sorted((folder / form).glob("*.c"))], cwd=tmp_path, check=True)
