@@ -198,8 +198,12 @@ class Policy:
         try:
             with safe_open(path, "numpy") as file:
                 about = json.loads((file.metadata() or {})["puffer_edge"])
-                tensors = {key: np.asarray(file.get_tensor(key), np.float64) for key in list(file.keys())}
-        except (SafetensorError, KeyError, ValueError, RecursionError, TypeError, AttributeError) as error:  # the last two: a type numpy has not
+                kinds = {key: file.get_slice(key).get_dtype() for key in list(file.keys())}
+                strange = sorted(set(kinds.values()) - {"F64", "F32", "F16"})
+                if strange:  # whether numpy knows it depends on what else is imported
+                    raise ValueError(f"it holds numbers of type {', '.join(strange)}")
+                tensors = {key: np.asarray(file.get_tensor(key), np.float64) for key in kinds}
+        except (SafetensorError, KeyError, ValueError, RecursionError, TypeError, AttributeError) as error:
             raise BundleError(f"{os.fspath(path)} is not a policy of this package, or it is damaged: {error}") from None
         return _assemble(os.fspath(path), about, tensors)
 
