@@ -29,9 +29,10 @@ import numpy.typing as npt
 from record import save, show
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
-from puffer_edge.device import cost
 from puffer_edge.device import target as targets
+from puffer_edge.device import work
 from puffer_edge.device.board import open_simulator
+from puffer_edge.device.work import KINDS, Work
 from puffer_edge.errors import PufferEdgeError
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import vectors
@@ -39,15 +40,15 @@ from puffer_edge.integer.image import Image
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.shield import Shield
 from puffer_edge.integer.vectors import Vectors
-from puffer_edge.policy import Conv, Head, Layer, Normalizer, Policy, Recurrent
+from puffer_edge.policy import Conv, Head, Layer, Normalizer, Policy, Pool, Recurrent
 
 CORES = Path(__file__).parents[1] / "targets" / "cores"
 STEPS = 8
 EMULATED = "cortex-m0plus"
 """The core whose chip is emulated whole."""
 PRINTED_ON_M0PLUS = "instructions of firmware/c counted in an emulated Cortex-M0; a load 2 cycles, a taken branch 2"
-LIKE = {"rv32imc": ("xtensa-lx6", "xtensa-lx7")}
-"""Cores that no emulator here counts, and have another's prices; their files say why."""
+LIKE = {"rv32imc": {"rv32imc": 1.0, "xtensa-lx6": 1.1, "xtensa-lx7": 1.1}}
+"""Cores that no emulator here counts have another's prices, times a factor; their files say why."""
 CYCLES_PER_INSTRUCTION = {
     "cortex-m0plus": ("armv7m", 1.7),
     "cortex-m4": ("armv7m", 1.6),
@@ -71,9 +72,14 @@ class Net:
         activation: of the hidden layers.
         head: kind.
         stages: of the shield, by name.
-        choices: of a discrete head.
+        choices: of a discrete head, or for each action of one with several.
         profile: of the quantisation.
-        first: kind of the first layer: "dense", "gru", "lstm", "conv" (3 × 3) or "depthwise" (3 × 3), on an image of three channels.
+        first: what is in front of the dense layers: "dense" (nothing), "gru", "lstm", or convolutions over an image of four rows: "conv",
+            "depthwise" (the image padded), "valid", "apart" (the same, not padded), "largest" (padded, and a pool), "deep" (two, padded,
+            and a pool that averages); "signal" is one over an image of one row.
+        channels: of the image.
+        kernel: of the convolutions, rows and columns; one row over an image of one row.
+        stride: of the convolutions, down and right.
     """
 
     observations: int
@@ -85,12 +91,17 @@ class Net:
     choices: int = 5
     profile: str = "int8"
     first: str = "dense"
+    channels: int = 3
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def name(self) -> str:
         """Sizes and what is in it, in one word."""
         widths = "x".join(str(w) for w in (self.observations, *self.hidden, self.actions))
         extra = [word for word, plain in ((self.profile, "int8"), (self.first, "dense")) if word != plain]
+        if self.first not in ("dense", "gru", "lstm"):
+            extra += [f"{self.channels} channels", "kernel {}x{}".format(*self.kernel), "stride {}x{}".format(*self.stride)]
         return " ".join([widths, self.activation, self.head, "+".join(self.stages) or "unshielded", *extra])
 
 
@@ -123,10 +134,30 @@ FITTED = (
     *(Net(4, 1, (64, 64), "relu", stages=(), profile=profile) for profile in ("int16x8", "int4", "shift")),
     *(Net(4, 1, (32, 32), "tanh", stages=(), profile=profile) for profile in ("int16x8", "int4", "shift")),
     *(Net(16, 2, (16,), "tanh", profile=profile) for profile in ("int16x8", "int4", "shift")),
+    Net(8, 3, (16,), "relu", "multi_discrete", (), choices=4),
+    Net(4, 6, (16,), "tanh", "multi_discrete", (), choices=9),
+    Net(4, 1, (40, 40, 40), "tanh", stages=(), profile="int16x8"),
     *(Net(4, 1, (16,), stages=(), first=first) for first in ("gru", "lstm")),
     *(Net(12, 2, (32, 16), first=first) for first in ("gru", "lstm")),
-    *(Net(48, 1, (9, 16), stages=(), first=first) for first in ("conv", "depthwise")),
-    *(Net(24, 2, (6,), first=first) for first in ("conv", "depthwise")),
+    *(Net(24, 1, (8,), stages=(), first=first) for first in ("gru", "lstm")),
+    *(Net(8, 1, (20, 16), stages=(), profile="int16x8", first=first) for first in ("gru", "lstm")),
+    *(Net(48, 1, (8, 16), stages=(), first=first) for first in ("conv", "valid", "largest")),
+    *(Net(60, 2, (6,), first=first) for first in ("conv", "valid", "largest")),
+    *(Net(60, 1, (12,), stages=(), profile=profile, first="conv") for profile in ("int16x8", "int4", "shift")),
+    *(Net(48, 1, (hidden, 16), stages=(), first="depthwise") for hidden in (6, 9)),
+    *(Net(24, 2, (6,), profile=profile, first="depthwise") for profile in ("int8", "int16x8")),
+    *(Net(n, 1, (hidden, 8), stages=(), first="apart") for n, hidden in ((48, 12), (60, 9), (60, 6))),
+    *(Net(n, 1, (8, 12, *more), stages=(), first="deep") for n, more in ((48, (16,)), (60, ()))),
+    *(Net(n, 1, hidden, stages=(), first="signal", channels=4) for n, hidden in ((32, (8, 16)), (60, (16, 8)))),
+    Net(60, 1, (8,), stages=(), first="signal", channels=6, kernel=(1, 5), stride=(1, 2)),
+    Net(48, 2, (6, 8), "tanh", first="conv", channels=2, kernel=(2, 2)),
+    Net(60, 1, (8,), stages=(), first="valid", channels=5, kernel=(2, 2)),
+    Net(64, 1, (12,), stages=(), first="valid", channels=4, kernel=(1, 1)),
+    Net(48, 1, (10,), stages=(), first="conv", channels=4, kernel=(4, 3), stride=(2, 1)),
+    Net(56, 1, (8,), stages=(), first="depthwise", channels=2, kernel=(2, 3)),
+    Net(48, 1, (8, 6), stages=(), first="apart", channels=4, kernel=(1, 1)),
+    Net(40, 1, (10, 8), stages=(), first="apart", channels=5, kernel=(4, 2)),
+    Net(48, 1, (4, 8), stages=(), first="depthwise", channels=4, kernel=(3, 3), stride=(2, 2)),
 )
 HELD_OUT = (
     Net(4, 1, (64, 64)),
@@ -137,7 +168,15 @@ HELD_OUT = (
     Net(17, 6, (128, 64), "relu", "tanh"),
     *(Net(8, 2, (48, 48), "tanh", profile=profile) for profile in ("int16x8", "int4", "shift")),
     *(Net(8, 1, (24,), first=first) for first in ("gru", "lstm")),
-    *(Net(36, 1, (6, 12), first=first) for first in ("conv", "depthwise")),
+    *(Net(6, 2, (32, 24), profile="int16x8", first=first) for first in ("gru", "lstm")),
+    *(Net(36, 1, (6, 12), first=first) for first in ("conv", "valid", "depthwise", "apart", "largest")),
+    *(Net(36, 1, (8, 12), profile=profile, first="conv") for profile in ("int16x8", "int4", "shift")),
+    Net(36, 1, (6, 8, 12), first="deep"),
+    Net(48, 1, (12, 12), first="signal", channels=4),
+    Net(32, 1, (6, 12), first="conv", channels=2, kernel=(3, 2)),
+    Net(40, 2, (8,), "tanh", first="valid", channels=5, kernel=(3, 1)),
+    Net(32, 1, (8,), first="depthwise", channels=4, kernel=(2, 2)),
+    Net(6, 4, (24,), "relu", "multi_discrete", choices=6),
 )
 
 
@@ -146,7 +185,8 @@ def make(net: Net) -> tuple[Image, Vectors]:
     rng = np.random.default_rng(net.observations * 1000 + sum(net.hidden))
     observations = tuple(ObservationChannel(f"o{i}", "1", -1.0 - i, 1.0 + i) for i in range(net.observations))
     actions = tuple(ActionChannel(f"a{j}", "1", -10.0, 10.0, 0.0, 0.0) for j in range(net.actions))
-    levels = tuple(tuple(20.0 * k / (net.choices - 1) - 10.0 for _ in actions) for k in range(net.choices)) if net.head == "discrete" else ()
+    steps = tuple(20.0 * k / (net.choices - 1) - 10.0 for k in range(net.choices))
+    levels = {"discrete": tuple((value,) * net.actions for value in steps), "multi_discrete": (steps,) * net.actions}.get(net.head, ())
     c = Contract("cost", observations, actions, net.head, 50.0, levels, policy_divider=1, staleness_limit=2)
     high = np.array([channel.high for channel in observations])
     policy = Policy(
@@ -155,8 +195,8 @@ def make(net: Net) -> tuple[Image, Vectors]:
     seen = rng.uniform(-high, high, (500, net.observations))
     stages = {"slew": {"stage": "slew", "per_second": {a.name: 200.0 for a in actions}}, "limit": {"stage": "limit"}}
     program, shield = quantize(policy, seen, profile=net.profile), Shield.build(c, [stages[name] for name in net.stages])
-    steps = vectors.make(program, shield, c.observe(seen)[0], steps=32)
-    return Image(c, program, shield, steps.head(4)), steps
+    made = vectors.make(program, shield, c.observe(seen)[0], steps=32)
+    return Image(c, program, shield, made.head(4)), made
 
 
 def _layers(net: Net, outputs: int, rng: np.random.Generator) -> tuple[Any, ...]:
@@ -170,16 +210,29 @@ def _layers(net: Net, outputs: int, rng: np.random.Generator) -> tuple[Any, ...]
         made.append(Recurrent(net.first, *(rng.standard_normal(shape) / np.sqrt(shape[-1]) for shape in shapes)))
         inputs = width
     elif net.first != "dense":
-        filters, image = widths.pop(0), (3, 4, net.observations // 12)
-        alone = net.first == "depthwise"
-        weight = rng.standard_normal((filters, 1 if alone else 3, 3, 3)) / 3
-        made.append(Conv(weight, rng.standard_normal(filters) * 0.1, net.activation, image, padding=(1, 1, 1, 1), depthwise=alone))
-        inputs = filters * image[1] * image[2]
+        height = 1 if net.first == "signal" else 4
+        image = (net.channels, height, inputs // (net.channels * height))
+        for _ in range(2 if net.first == "deep" else 1):
+            made.append(_convolution(net, widths.pop(0), image, rng))
+            image = made[-1].out_shape
+        if net.first in ("largest", "deep"):
+            made.append(Pool("max" if net.first == "largest" else "average", image))
+        inputs = made[-1].n_out
     for k, width in enumerate((*widths, outputs)):
         activation = net.activation if k < len(widths) else "none"
         made.append(Layer(rng.standard_normal((width, inputs)) * 1.3 / np.sqrt(inputs), rng.standard_normal(width) * 0.1, activation))
         inputs = width
     return tuple(made)
+
+
+def _convolution(net: Net, filters: int, image: tuple[int, int, int], rng: np.random.Generator) -> Conv:
+    """A convolution of random weights."""
+    alone, padded = net.first in ("depthwise", "apart"), net.first not in ("valid", "apart")
+    kernel = min(net.kernel[0], image[1]), net.kernel[1]
+    weight = rng.standard_normal((filters, 1 if alone else image[0], *kernel)) / 3
+    border = [(size // 2 if padded else 0, (size - 1) // 2 if padded else 0) for size in kernel]
+    padding = (border[0][0], border[1][0], border[0][1], border[1][1])
+    return Conv(weight, rng.standard_normal(filters) * 0.1, net.activation, image, net.stride, padding, alone)
 
 
 def on_rp2040(image: Image, steps: Vectors) -> float:
@@ -196,9 +249,9 @@ def on_rp2040(image: Image, steps: Vectors) -> float:
     return float(np.mean(found))
 
 
-def fit(rows: Sequence[cost.Work], cycles: npt.NDArray[np.float64]) -> dict[str, float]:
+def fit(rows: Sequence[Work], cycles: npt.NDArray[np.float64]) -> dict[str, float]:
     """Prices that are not negative and give the least relative error, for the kinds of work that occur."""
-    kinds = [kind for kind in cost.KINDS if any(getattr(row, kind) for row in rows)]
+    kinds = [kind for kind in KINDS if any(getattr(row, kind) for row in rows)]
     a = np.array([[getattr(row, kind) for kind in kinds] for row in rows], np.float64) / cycles[:, None]
     free = list(range(len(kinds)))
     while True:
@@ -213,14 +266,29 @@ def in_core(core: instructions.Core, image: Image, steps: Vectors) -> float:
     return instructions.Engine(core, image).ticks(steps, STEPS).cycles(core)
 
 
-def write(core: str, engine: str, values: dict[str, float | str]) -> None:
-    """Put values into an engine's table of a core's file, a text as it is; other lines stay."""
-    path = CORES / f"{core}.toml"
+@dataclass(frozen=True)
+class Prices:
+    """What goes into a table of a core's file.
+
+    Attributes:
+        core: name of the file.
+        engine: of the table.
+        values: by kind of work; a text stands for itself.
+    """
+
+    core: str
+    engine: str
+    values: dict[str, Any]
+
+
+def write(prices: Prices) -> None:
+    """Put prices into their table; other lines stay."""
+    path = CORES / f"{prices.core}.toml"
     text = path.read_text()
-    start = text.index(f"[{engine}]\n")
+    start = text.index(f"[{prices.engine}]\n")
     end = text.find("\n[", start)
     part, rest = (text[start:end].rstrip("\n"), f"\n{text[end:]}") if end >= 0 else (text[start:].rstrip("\n"), "\n")
-    for kind, value in values.items():
+    for kind, value in prices.values.items():
         line = f"{kind} = {value}" if isinstance(value, str) else f"{kind} = {value:.6g}"
         part, done = re.subn(rf"^{kind} = .*$", line, part, flags=re.MULTILINE)
         part += "" if done else f"\n{line}"
@@ -240,11 +308,11 @@ def printed(core: instructions.Core) -> float:
 
 def compare(name: str, label: str, counter: Callable[[Image, Vectors], float]) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Count the fitted and the held-out nets, fit, and print the one beside the other. A net that the engine refuses is named."""
-    rows: list[tuple[Net, bool, cost.Work, float]] = []
+    rows: list[tuple[Net, bool, Work, float]] = []
     for net, held_out in [*((net, False) for net in FITTED), *((net, True) for net in HELD_OUT)]:
         image, steps = make(net)
         try:
-            rows.append((net, held_out, cost.work(image.program, image.shield), counter(image, steps)))
+            rows.append((net, held_out, work.count(image.program, image.shield), counter(image, steps)))
         except PufferEdgeError as refusal:
             print(f"{name} does not run {net.name}: {refusal}")
     seen = [row for row in rows if not row[1]]
@@ -254,9 +322,31 @@ def compare(name: str, label: str, counter: Callable[[Image, Vectors], float]) -
         predicted = sum(getattr(done, kind) * price for kind, price in prices.items())
         table.append({"net": net.name, "fitted": not held_out, "counted": round(value), "predicted": round(predicted)})
         table[-1]["error"] = round(predicted / value - 1, 4)
-    show(f"{name}, {label}: a unit of each work", [prices])
+    show(f"{name}, {label}: a unit of each work", [{"work": kind, "price": price} for kind, price in prices.items()])
     show(f"{name}, {label}: nets that the fit has not seen", [row for row in table if not row["fitted"]])
     return prices, [{"on": name, "label": label, **row} for row in table]
+
+
+def c_engine(core: instructions.Core) -> tuple[list[Prices], list[dict[str, Any]]]:
+    """Price the C engine on a core, and on the cores that are like it."""
+    counter = on_rp2040 if core.name == EMULATED else partial(in_core, core)
+    prices, rows = compare(core.name, "emulated cycles" if core.name == EMULATED else "modelled cycles", counter)
+    as_c, found = printed(core), []
+    for name, factor in LIKE.get(core.name, {core.name: 1.0}).items():
+        values: dict[str, float | str] = {kind: round(price * factor, 3) for kind, price in prices.items()}
+        values["code_bytes"] = instructions.code_bytes(core)
+        values["printed"] = round(as_c * factor, 3)
+        if name == EMULATED:
+            values["printed"] = f'{{ cycles = {as_c}, label = "modelled", source = "{PRINTED_ON_M0PLUS}" }}'
+        found.append(Prices(name, "c", values))
+    return found, rows
+
+
+def micropython(machine: micropython_ticks.Machine, firmware: Path) -> tuple[list[Prices], list[dict[str, Any]]]:
+    """Price the MicroPython runtime on all cores whose instructions a machine stands for."""
+    prices, rows = compare(f"MicroPython on {machine.core}", "emulated instructions", partial(micropython_ticks.count, machine, firmware))
+    alike = ((name, cycles) for name, (like, cycles) in CYCLES_PER_INSTRUCTION.items() if like == machine.core)
+    return [Prices(name, "micropython", {kind: round(price * cycles, 3) for kind, price in prices.items()}) for name, cycles in alike], rows
 
 
 def main() -> None:
@@ -267,24 +357,10 @@ def main() -> None:
     parser.add_argument("--micropython", type=Path, help="MicroPython's ports/qemu, with both firmwares built")
     parser.add_argument("--write", action="store_true", help="put the prices into targets/cores")
     options = parser.parse_args()
-    results: list[dict[str, Any]] = []
-    for core in instructions.CORES:
-        if core.name in options.cores:
-            counter = on_rp2040 if core.name == EMULATED else partial(in_core, core)
-            label = "emulated cycles" if core.name == EMULATED else "modelled cycles"
-            prices, rows = compare(core.name, label, counter)
-            results += rows
-            as_c = printed(core)
-            inlined = as_c if core.name != EMULATED else f'{{ cycles = {as_c}, label = "modelled", source = "{PRINTED_ON_M0PLUS}" }}'
-            for name in (core.name, *LIKE.get(core.name, ())) if options.write else ():
-                write(name, "c", {"code_bytes": instructions.code_bytes(core), **prices, "printed": inlined})
+    made = [c_engine(core) for core in instructions.CORES if core.name in options.cores]
     for machine in (micropython_ticks.CORTEX_M3, micropython_ticks.RV32) if options.micropython else ():
-        firmware = options.micropython / f"build-{machine.board}" / "firmware.elf"
-        prices, rows = compare(f"MicroPython on {machine.core}", "emulated instructions", partial(micropython_ticks.count, machine, firmware))
-        results += rows
-        for core_name, (like, per_instruction) in CYCLES_PER_INSTRUCTION.items():
-            if options.write and like == machine.core:
-                write(core_name, "micropython", {kind: round(price * per_instruction, 3) for kind, price in prices.items()})
+        made.append(micropython(machine, options.micropython / f"build-{machine.board}" / "firmware.elf"))
+    results = [row for _, rows in made for row in rows]
     worst: dict[str, float] = {}
     for row in results:
         if not row["fitted"]:
@@ -294,6 +370,8 @@ def main() -> None:
         settings={"steps": STEPS, "worst_error_of_nets_not_fitted": worst, "cycles_per_instruction": CYCLES_PER_INSTRUCTION},
         rows=results,
     )
+    for prices in (prices for found, _ in made for prices in found if options.write):  # after the commit is noted that was counted
+        write(prices)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import puffer_edge.firmware
-from puffer_edge.device import cost
+from puffer_edge.device import cost, work
 from puffer_edge.device import target as targets
-from puffer_edge.device.cost import SHARE, Prediction, Work
+from puffer_edge.device.cost import SHARE, Prediction
 from puffer_edge.device.target import Target
+from puffer_edge.device.work import Work
 from puffer_edge.errors import DoesNotFit
 from puffer_edge.integer.image import Image
 from puffer_edge.integer.ops.dense import Dense
@@ -28,7 +29,7 @@ MOST_HZ = 1_000_000.0
 
 def predictions(image: Image, target: Target) -> list[Prediction]:
     """A tick on a target, by each engine that it may run and that has prices; the engine of its firmware first."""
-    done = cost.work(image.program, image.shield)
+    done = work.count(image.program, image.shield)
     found = [cost.predict(target, done, engine, len(image.program.packed)) for engine in cost.engines(target)]
     return [one for one in found if one is not None]
 
@@ -43,12 +44,12 @@ def manifest_cost(image: Image, target: Target, rate_hz: float | None = None) ->
     never in them.
     """
     program = image.program
-    done, (engine, engine_ram) = cost.work(program, image.shield), _engine_bytes(target)
+    done, (engine, engine_ram) = work.count(program, image.shield), _engine_bytes(target)
     demand = {} if rate_hz is None else {"demand": {"rate_hz": rate_hz, "checked": _own(predictions(image, target), target) is not None}}
     return {
         "macs": program.macs,
-        "requantises": done.requantise + done.shift,
-        "lookups": done.lookup + done.interpolate,
+        "requantises": done.requantise + done.shift + done.gate + done.state,
+        "lookups": done.lookup + done.interpolate + done.squash,
         "shield_instructions": image.shield.instructions,
         "image_bytes": len(image.data),
         "program_bytes": len(program.packed),
@@ -119,13 +120,13 @@ def ways_out(image: Image, target: Target, rate_hz: float) -> list[str]:
     """What would fit: a lower rate, a narrower net, another profile, another engine, another board; each with its number."""
     found = predictions(image, target)
     own, size = found[0], len(image.program.packed)
-    done = cost.work(image.program, image.shield)
+    done = work.count(image.program, image.shield)
     ways = [f"This policy fits up to {SHARE * 1e6 / own.cold_us:.0f} Hz"]
     width = widest_hidden(image, target, rate_hz)
     if width is not None:
         ways.append(f"{rate_hz:g} Hz holds hidden layers of {width}" if width else f"no hidden layer is narrow enough for {rate_hz:g} Hz")
     for name, changed in (("int4", done.four_bits()), ("shift", done.shifts())):
-        other = cost.predict(target, changed, own.engine, size) if changed != done else None
+        other = cost.predict(target, changed, own.engine, size) if changed != done and not done.gate else None
         if other and other.share(rate_hz) <= SHARE:
             ways.append(f"the profile {name} takes {other.cold_us:.0f} µs ({other.label})")
     ways += [f"the {one.engine} engine takes {one.cold_us:.0f} µs ({one.label})" for one in found[1:] if one.share(rate_hz) <= SHARE]
@@ -164,7 +165,7 @@ def widest_hidden(image: Image, target: Target, rate_hz: float) -> int | None:
 def _narrowed(image: Image, width: int) -> tuple[Work, int]:
     """The work, and roughly the bytes, with every hidden layer so wide and all else as it is."""
     program = image.program
-    done = cost.work(program, image.shield)
+    done = work.count(program, image.shield)
     dense = [op for op in program.ops if isinstance(op, Dense)]
     widths = [dense[0].n_in, *(width for _ in dense[1:]), dense[-1].n_out]
     macs, rows = sum(o * -(-i // 4) * 4 for i, o in zip(widths, widths[1:])), sum(widths[1:])
@@ -174,6 +175,6 @@ def _narrowed(image: Image, width: int) -> tuple[Work, int]:
     counts[rounding] = getattr(done, rounding) + rows - sum(op.requantises for op in dense)
     counts["lookup"] = width * sum(isinstance(op, Lookup) for op in program.ops)
     tables = [op.lookups for op in program.ops if isinstance(op, Tanh16)]
-    counts["interpolate"] = done.interpolate + width * len(tables) - sum(tables)
+    counts["squash"] = done.squash + width * len(tables) - sum(tables)
     before, after = (done.macs + 9 * sum(op.requantises for op in dense), macs + 9 * rows)
     return replace(done, **counts), len(program.packed) * after // max(1, before)

@@ -1,4 +1,4 @@
-"""What a tick costs on a target: the work in it, counted; the price of each kind of work on a core, from ``targets/cores``; their product.
+"""What a tick costs on a target: the work in it, times the price of each kind of work on a core, from ``targets/cores``.
 
 Nothing here was timed on a board unless a price is labelled ``measured``. ``emulated``: cycles of an emulator that knows the chip.
 ``modelled``: instructions counted or estimated, and cycles computed from them. A prediction has the weakest label among its prices.
@@ -12,12 +12,8 @@ from typing import Any
 
 from puffer_edge import find
 from puffer_edge.device.target import Target
+from puffer_edge.device.work import KINDS, Work
 from puffer_edge.errors import InvalidInput
-from puffer_edge.integer.ops.affine import Affine
-from puffer_edge.integer.ops.dense import Dense
-from puffer_edge.integer.ops.gru import Gru
-from puffer_edge.integer.program import Program
-from puffer_edge.integer.shield import Shield
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,75 +26,6 @@ LABELS = ("measured", "emulated", "modelled")
 ENGINES = ("c", "micropython")
 SHARE = 0.5
 """Of a period, the part that a tick may take: the rest is for sensors, actuators, the link and what no model knows."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is done in a tick in which the network runs. Every field is a kind of work with a price; all are counts.
-
-    Attributes:
-        tick: 1.
-        observation: channels: clamped, scaled for the network, scaled for the shield.
-        action: channels: carried to the shield and back, clamped.
-        operation: operations of the program.
-        mac_int8: products of int8 with int8.
-        mac_int16: products of int16 with int8.
-        mac_int4: products of int8 with four-bit weights.
-        requantise: roundings by multiplier and shift, but those of ``observation``.
-        shift: roundings by a shift alone.
-        lookup: entries read from a table of int8.
-        interpolate: entries read from a table of int16, with what lies between two of them.
-        choice: logits that a discrete head compares.
-        shield: instructions of the shield, as bytecode.
-        printed: instructions of the shield, where it is printed as C and compiled.
-    """
-
-    tick: int = 1
-    observation: int = 0
-    action: int = 0
-    operation: int = 0
-    mac_int8: int = 0
-    mac_int16: int = 0
-    mac_int4: int = 0
-    requantise: int = 0
-    shift: int = 0
-    lookup: int = 0
-    interpolate: int = 0
-    choice: int = 0
-    shield: int = 0
-    printed: int = 0
-
-    @property
-    def macs(self) -> int:
-        """Products of any width."""
-        return self.mac_int8 + self.mac_int16 + self.mac_int4
-
-    def four_bits(self) -> Work:
-        """The same with weights of four bits, where they apply."""
-        return replace(self, mac_int8=0, mac_int4=self.mac_int4 + self.mac_int8)
-
-    def shifts(self) -> Work:
-        """The same with scales that are powers of two."""
-        return replace(self, requantise=0, shift=self.shift + self.requantise)
-
-
-KINDS = tuple(Work.__dataclass_fields__)
-
-
-def work(program: Program, shield: Shield) -> Work:
-    """Count the work of a tick in which the network runs."""
-    totals = dict.fromkeys(KINDS, 0) | {"tick": 1, "operation": len(program.ops), "shield": shield.instructions}
-    totals["observation"], totals["action"] = program.contract.n_observations, program.contract.n_actions
-    for op in program.ops[1:]:  # the rounding of the input step is part of an observation's price
-        macs = op.n_out * -(-op.n_in // 4) * 4 if isinstance(op, Dense) else op.macs  # rows are padded to four columns
-        wide = macs if op.in_bytes == 2 else int(op.kept.weight.size) if isinstance(op, Gru) else 0
-        totals["mac_int16"] += wide
-        totals["mac_int4" if getattr(op, "bits", 8) == 4 else "mac_int8"] += macs - wide
-        totals["shift" if len(getattr(op, "multiplier", "any")) == 0 else "requantise"] += op.requantises
-        totals["interpolate" if op.in_bytes == 2 or op.memory else "lookup"] += op.lookups
-    last = program.ops[-1]
-    totals["choice"] = 0 if isinstance(last, Affine) else last.n_in
-    return Work(**totals)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,11 @@ from puffer_edge.device import budget, cost, target
 from puffer_edge.errors import DoesNotFit
 from puffer_edge.export import page
 from puffer_edge.integer.image import Image
+from puffer_edge.integer.quantize import quantize
+from puffer_edge.integer.scales import PROFILES
 from puffer_edge.integer.shield import Shield
 from puffer_edge.integer.vectors import make
+from tests import samples
 from tests.integer import cart
 
 RP2040 = target.load("rp2040")
@@ -39,6 +42,18 @@ def test_the_manifest_says_what_a_policy_costs_on_every_target(name: str) -> Non
         assert tick["label"] in cost.LABELS
         assert 0 < tick["us"] <= tick["cold_us"]
         assert tick["share_of_period"] == pytest.approx(tick["cold_us"] * 50 / 1e6, abs=1e-4)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", ["mlp", "conv_gru", "depthwise", "lstm"])
+def test_a_tick_is_predicted_for_every_kind_of_network_wherever_the_core_is_known(name: str, profile: str) -> None:
+    policy = samples.network(name)
+    seen, starts = samples.episodes(policy.contract, 100)
+    program, shield = quantize(policy, seen, starts, profile), Shield.none(policy.contract)
+    held = Image(policy.contract, program, shield, make(program, shield, policy.contract.observe(seen)[0], steps=4))
+    for board in map(target.load, target.names()):
+        found = [tick["engine"] for tick in budget.manifest_cost(held, board)["ticks"]]
+        assert found == (list(cost.engines(board)) if board.core else [])
 
 
 def test_the_engine_of_the_firmware_comes_first() -> None:
