@@ -70,13 +70,13 @@ def save(name: str, settings: Row, rows: list[Row]) -> Path:
 
 
 def show(title: str, rows: list[Row]) -> None:
-    """Print rows as a table whose columns are the keys of the first one; turned on its side where it would not fit."""
+    """Print rows as a table whose columns are the keys of the first one; turned on its side where they are too wide, and few."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     cells = [[key, *(_text(row.get(key)) for row in rows)] for key in rows[0]]
-    wide = sum(max(map(len, column)) + 3 for column in cells) > console.width
+    wide = sum(max(map(len, column)) + 3 for column in cells) > console.width and len(rows) < len(cells)
     table = Table(title=title, title_justify="left", show_header=not wide)
     for line in zip(*cells) if wide else cells:
         table.add_column("" if wide else line[0], justify="left")

@@ -10,7 +10,7 @@ from puffer_edge.engines import Case, Row
 from puffer_edge.engines._steps import by_board, difference
 from puffer_edge.errors import Refused, Unsupported
 
-SIMULATED = (("micropython", "esp32", "MicroPython", 10_000), ("uf2", "rp2040", "emulated RP2040", 2_000))
+SIMULATED = (("micropython", "esp32", "MicroPython", 10_000), ("uf2", "rp2040", "emulated RP2040", 10_000))
 """Format, target whose simulator runs it, name, and most steps: a tick takes a millisecond and more."""
 
 

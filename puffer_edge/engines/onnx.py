@@ -158,21 +158,34 @@ def _floats(case: Case, engine: str) -> Iterator[Row]:
 
 
 def _met(case: Case) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], str]:
-    """(N, n) fixed-point observations and where episodes begin: rollouts in the task, or for want of an environment the bundle's vectors."""
+    """About as many (N, n) fixed-point observations as the case asks for, and where episodes begin: rollouts in the task, or what lies
+    between the bundle's own ones where there is no environment.
+    """
     policy = case.bundle.policy
     if case.bundle.environment:
         env = envs.load(case.bundle.environment)
-        found = closed_loop.run(env, Runner(InFloat(policy), case.image.shield, EPISODES), ROLLOUT_SEED + case.seed)
+        episodes = max(EPISODES, -(-case.count // env.max_steps))
+        found = closed_loop.run(env, Runner(InFloat(policy), case.image.shield, episodes), ROLLOUT_SEED + case.seed)
         observations, starts = found.calibration()
-        return observations, starts, f"{EPISODES} fresh episodes"
+        return observations, starts, f"{episodes} fresh episodes"
     held = case.bundle.vectors
     good = ((held.flags & (protocol.STEP_MISSED | protocol.STEP_INVALID)) == 0) & vectors.own(held)
     c = case.image.contract
-    return (
-        np.clip(held.observation[good], c.observation_low, c.observation_high),
-        (held.flags[good] & protocol.STEP_RESET) != 0,
-        "the bundle's vectors",
-    )
+    own = np.clip(held.observation[good], c.observation_low, c.observation_high)
+    return *_between(own, (held.flags[good] & protocol.STEP_RESET) != 0, case.count, case.seed), "mixtures of the bundle's own episodes"
+
+
+def _between(x: npt.NDArray[np.int32], starts: npt.NDArray[np.bool_], count: int, seed: int) -> tuple[Any, npt.NDArray[np.bool_]]:
+    """At least ``count`` rows that lie between those of ``x``, (N, n): each sequence is a mixture of two, in a proportion of its own."""
+    rng, begin = np.random.default_rng(seed), np.flatnonzero(starts | (np.arange(len(x)) == 0))
+    length = np.diff(np.append(begin, len(x)))
+    pairs = rng.integers(0, len(begin), (-(-count // int(length.min())), 2))
+    size = length[pairs].min(1)
+    first = np.append(0, np.cumsum(size)[:-1])
+    t, which = np.arange(size.sum()) - np.repeat(first, size), np.repeat(np.arange(len(size)), size)
+    share = rng.random((len(size), 1))[which]
+    a, b = (x[begin[pairs[which, side]] + t] for side in (0, 1))
+    return np.rint(share * a + (1 - share) * b).astype(np.int32), t == 0
 
 
 def _model_actions(case: Case, ints: npt.NDArray[np.int32], starts: npt.NDArray[np.bool_], session: _Session) -> Floats:

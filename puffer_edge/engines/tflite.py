@@ -24,8 +24,8 @@ from puffer_edge.integer.ops import Array
 
 FILE, FOLDER = "policy.tflite", "tflm/src/"
 FLAGS = ("-std=c99", "-O2", "-fno-strict-aliasing", "-fPIC", "-shared")
-MOST_LITERT, MOST_WHOLE = 100_000, 20_000
-"""Vectors for what is called from Python step by step."""
+MOST_WHOLE = 100_000
+"""Vectors for what is called from Python and calls back, tick by tick."""
 XNNPACK_BOUND = 4096
 """Steps of the head's 65,536 by which LiteRT's default kernels may differ: twice the most that ``benchmarks/tflite_parity.py`` met."""
 STATE_BYTES = 1024
@@ -113,7 +113,7 @@ def _litert(case: Case, model: bytes) -> Iterator[Row]:
         except (ValueError, RuntimeError) as error:
             yield Row(FILE, kind, case.profile, 0, 0, 0.0, 0.0, note=f"has no kernel for it: {str(error)[:120]}")
             continue
-        flow = _flow(case, MOST_LITERT, model if name == "reference" else b"")
+        flow = _flow(case, case.count, model if name == "reference" else b"")
         x, head = flow.x.reshape(-1, flow.x.shape[-1]), flow.head.reshape(-1, flow.head.shape[-1])
         apart = np.abs(np.concatenate([step(row[None]) for row in x]).astype(np.int64) - head)
         beyond = int((apart > bound).any(1).sum())
