@@ -125,7 +125,7 @@ def load(name: str) -> Core:
 
 
 def parse(name: str, text: str) -> Core:
-    """Build a core from the text of its file: a title, ``mpy`` where it has one, and a table an engine: ``label``, ``source``, ``code_bytes`` and prices.
+    """Build a core from the text of its file: a title, perhaps ``mpy``, a table an engine: ``label``, ``source``, ``code_bytes``, prices.
 
     A price is a number, which has the table's label and source, or a table ``{ cycles, label, source }`` of its own.
 
