@@ -34,6 +34,7 @@ def save(learner: Learner, path: str | os.PathLike[str]) -> None:
         "steps": learner.steps,
         "shield": [dict(stage) for stage in learner.shield.specification],
         "settings": learner.settings.to_dict(),
+        "control": learner.control,
         "noise_rng": learner.noise_rng.bit_generator.state,
         "shuffle_rng": learner.shuffle_rng.bit_generator.state,
     }
@@ -105,5 +106,6 @@ def _restore(learner: Learner, about: dict[str, Any], arrays: dict[str, Any]) ->
     learner.recent_lengths.extend(arrays["recent_lengths"].tolist())
     learner.noise_rng.bit_generator.state = about["noise_rng"]
     learner.shuffle_rng.bit_generator.state = about["shuffle_rng"]
+    learner.control = {key: float(about["control"][key]) for key in learner.control}
     learner.steps = about["steps"]
     learner.refresh()

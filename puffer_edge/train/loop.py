@@ -65,6 +65,7 @@ class Learner:
 
     Attributes:
         steps: environment steps done.
+        control: what the KL steers: the weight of its penalty, and a factor on the learning rate.
         last_good: the policy after the last update whose numbers were all finite.
 
     Raises:
@@ -97,6 +98,7 @@ class Learner:
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
         self.moments = Moments((contract.n_observations,))
         self.reward_scale = RewardScale(s.rows, s.discount) if s.scale_reward else None
+        self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self.steps = 0
         self.episode_return = np.zeros(s.rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
@@ -109,7 +111,7 @@ class Learner:
 
     def refresh(self) -> None:
         """Take the moments as they are now into the normaliser, and the policy as it is now for good."""
-        self._normalizer = self.moments.normalizer()
+        self._normalizer = (self.moments if self.settings.normalize_observation else Moments(self.moments.mean.shape)).normalizer()
         self.last_good = self.policy()
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -154,14 +156,30 @@ class Learner:
             physical = self._offset + self._scale * (np.tanh(action) if contract.head == "tanh" else action)
         return physical
 
-    def predict(self, observation: npt.ArrayLike, deterministic: bool = True) -> Floats:
-        """Physical actions (N, m) for physical observations (N, n), or (m,) for (n,): what would be deployed, or sampled."""
+    def predict(
+        self,
+        observation: npt.ArrayLike,
+        state: None = None,
+        episode_start: npt.ArrayLike | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Floats, None]:
+        """What would be deployed does, or a sample of what is trained.
+
+        Args:
+            observation: (N, n) or (n,) physical.
+            state: for policies with memory; these have none.
+            episode_start: likewise.
+            deterministic: the head's own choice; False samples.
+
+        Returns:
+            (N, m) or (m,) physical actions, and the state: the pair of Stable-Baselines3.
+        """
         x = np.asarray(observation, np.float64)
         if deterministic:
-            return self.policy().act(x)
+            return self.policy().act(x), None
         with torch.inference_mode():
             action = self.net.distribution(self.inputs(np.atleast_2d(x))).sample(self.noise_rng).numpy()
-        return self.physical(action).reshape(*x.shape[:-1], -1)
+        return self.physical(action).reshape(*x.shape[:-1], -1), None
 
     def policy(self) -> Policy:
         """The deployable actor as it is now.
