@@ -78,6 +78,8 @@ def _arrays(learner: Learner) -> dict[str, Any]:
     if learner.reward_scale is not None:
         m = learner.reward_scale.moments
         arrays |= {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": learner.reward_scale.returns}
+    if learner.held_noise is not None:
+        arrays |= {"exploration.matrix": learner.held_noise.matrix, "exploration.age": learner.held_noise.age}
     arrays |= {
         "episode_return": learner.episode_return,
         "recent_returns": np.array(learner.recent_returns, np.float64),
@@ -101,6 +103,8 @@ def _restore(learner: Learner, about: dict[str, Any], arrays: dict[str, Any]) ->
         m = learner.reward_scale.moments
         m.count, m.mean, m.m2 = float(arrays["reward.moments"][0]), arrays["reward.moments"][1], arrays["reward.moments"][2]
         learner.reward_scale.returns = arrays["reward.returns"]
+    if learner.held_noise is not None:
+        learner.held_noise.matrix, learner.held_noise.age = arrays["exploration.matrix"], arrays["exploration.age"]
     learner.episode_return = arrays["episode_return"]
     learner.recent_returns.extend(arrays["recent_returns"].tolist())
     learner.recent_lengths.extend(arrays["recent_lengths"].tolist())

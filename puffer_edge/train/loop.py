@@ -21,6 +21,7 @@ from puffer_edge.errors import Diverged, InvalidInput
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Head, Policy
 from puffer_edge.spaces import Floats
+from puffer_edge.train.distributions import Categorical, Gaussian, HeldNoise, StateDependent
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.normalize import Moments, RewardScale
 from puffer_edge.train.rollout import Rollout
@@ -92,10 +93,13 @@ class Learner:
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
         contract, s = self.environment.contract, self.settings
         with _one_thread():
-            self.net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(weights))
+            self.net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(weights), s.exploration)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=s.learning_rate, eps=1e-5, fused=True)
         self.plant = Plant(self.environment, s.rows, episodes, self.shield)
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
+        if s.exploration == "state" and contract.head == "discrete":
+            raise InvalidInput(f"exploration 'state' is noise of a continuous head; that of {self.environment.name} is discrete")
+        self.held_noise = HeldNoise(s.rows, (s.hidden[-1], contract.n_actions), s.hold) if s.exploration == "state" else None
         self.moments = Moments((contract.n_observations,))
         self.reward_scale = RewardScale(s.rows, s.discount) if s.scale_reward else None
         self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
@@ -221,7 +225,7 @@ class Learner:
         observation = self.environment.contract.physical_observation(plant.last)
         for t in range(self.settings.horizon):
             with torch.inference_mode():
-                action = self.net.distribution(self.inputs(observation)).sample(self.noise_rng).numpy()
+                action = self._sample(self.net.distribution(self.inputs(observation)))
             lengths = plant.elapsed + 1
             step = plant.step(self.physical(action))
             rollout.write(t, observation, action, step)
@@ -230,12 +234,23 @@ class Learner:
                 self.recent_returns.append(float(self.episode_return[row]))
                 self.recent_lengths.append(int(lengths[row]))
                 self.episode_return[row] = 0.0
+            if self.held_noise is not None:
+                self.held_noise.end(step.terminated | step.truncated)
             observation = step.observation
         if not np.isfinite(rollout.reward).all():
             raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
         if self.reward_scale is not None:
             self.reward_scale.update(rollout.reward, rollout.terminated | rollout.truncated)
         return rollout
+
+    def _sample(self, policy: Categorical | Gaussian | StateDependent) -> npt.NDArray[Any]:
+        """(N,) choices or (N, m) outputs for the rows of the rollout."""
+        if self.held_noise is not None and isinstance(policy, StateDependent):
+            sampled = policy.sample(self.held_noise.step(self.noise_rng))
+        else:
+            sampled = policy.sample(self.noise_rng)
+        actions: npt.NDArray[Any] = sampled.numpy()
+        return actions
 
     def _finish(self, rollout: Rollout, statistics: Mapping[str, float]) -> None:
         """Count the steps, take the observations into the normaliser, and see that no number has run away."""

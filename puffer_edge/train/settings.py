@@ -9,11 +9,11 @@ from typing import Any
 
 from puffer_edge.errors import InvalidInput
 
-
 CHOICES = {
     "activation": ("relu", "tanh"),
     "schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
+    "exploration": ("independent", "state"),
     "kl_control": ("stop", "penalty", "learning_rate"),
 }
 """What a setting that is a word may be."""
@@ -82,6 +82,10 @@ class PPOSettings:
     """"relu" or "tanh"; relu is the cheaper one on a microcontroller."""
     log_std: float = 0.0
     """Start of the Gaussian's log standard deviation, in units of half the action range; unused for discrete heads."""
+    exploration: str = "independent"
+    """Noise of a continuous head: "independent" at every step, or "state": a function of the state that is held for a while (gSDE)."""
+    hold: int = 4
+    """Steps for which "state" holds its function."""
     scale_reward: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
     amp: bool = False
@@ -133,7 +137,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _check(s: PPOSettings) -> None:
-    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "accumulate", "evaluations", "evaluation_episodes"):
+    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "accumulate", "hold", "evaluations", "evaluation_episodes"):
         value = getattr(s, name)
         if not _is_whole(value) or value < 1:
             raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")

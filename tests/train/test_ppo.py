@@ -126,6 +126,18 @@ def test_bfloat16_learns_and_stays_finite() -> None:
     assert weights(learner) != weights(PPO("cartpole", SMALL).learn())
 
 
+def test_noise_of_the_state_learns_resumes_and_is_not_deployed(tmp_path: Any) -> None:
+    settings = replace(SMALL, exploration="state", log_std=-1.0)
+    whole = PPO("pendulum", settings, seed=1).learn()
+    half = PPO("pendulum", settings, seed=1).learn(SMALL.steps // 2)
+    assert half.net.log_std.shape == (8, 1)
+    half.save(tmp_path / "half.safetensors")
+    assert weights(PPO.load(tmp_path / "half.safetensors").learn()) == weights(whole)
+    assert len(whole.policy().layers) == 2, "the deployed head is the mean"
+    with pytest.raises(InvalidInput, match="that of cartpole is discrete"):
+        PPO("cartpole", settings)
+
+
 def test_observations_need_not_be_whitened() -> None:
     policy = PPO("cartpole", replace(SMALL, normalize_observation=False)).learn().policy()
     assert (policy.normalizer.mean.tolist(), policy.normalizer.std.tolist()) == ([0.0] * 4, [1.0] * 4)

@@ -11,7 +11,7 @@ from torch import nn
 
 from puffer_edge.contract import Contract
 from puffer_edge.policy import Layer
-from puffer_edge.train.distributions import Categorical, Gaussian
+from puffer_edge.train.distributions import Categorical, Gaussian, StateDependent
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -28,21 +28,35 @@ class ActorCritic(nn.Module):
         activation: "relu" or "tanh".
         log_std: start of the log standard deviation.
         generator: draws the weights.
+        exploration: "independent" noise, or "state" for ``StateDependent``, whose deviation has a row for each feature.
     """
 
-    def __init__(self, contract: Contract, hidden: tuple[int, ...], activation: str, log_std: float, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        hidden: tuple[int, ...],
+        activation: str,
+        log_std: float,
+        generator: torch.Generator,
+        exploration: str = "independent",
+    ) -> None:
         super().__init__()
         self.activation = activation
         self.discrete = contract.head == "discrete"
         self.actor = _mlp((contract.n_observations, *hidden, contract.n_outputs), activation, 0.01, generator)
         self.critic = _mlp((contract.n_observations, *hidden, 1), activation, 1.0, generator)
         if not self.discrete:
-            self.log_std = nn.Parameter(torch.full((contract.n_actions,), log_std))
+            features = (hidden[-1],) if exploration == "state" else ()
+            self.log_std = nn.Parameter(torch.full((*features, contract.n_actions), log_std))
 
-    def distribution(self, inputs: torch.Tensor) -> Categorical | Gaussian:
+    def distribution(self, inputs: torch.Tensor) -> Categorical | Gaussian | StateDependent:
         """The policy at (B, n_observations) normalised observations."""
-        outputs = self.actor(inputs)
-        return Categorical(outputs) if self.discrete else Gaussian(outputs, self.log_std)
+        if self.discrete:
+            return Categorical(self.actor(inputs))
+        if self.log_std.dim() == 1:
+            return Gaussian(self.actor(inputs), self.log_std)
+        features = self.actor[:-1](inputs)
+        return StateDependent(self.actor[-1](features), features.detach(), self.log_std)
 
     def value(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B,) values of (B, n_observations) normalised observations."""
