@@ -6,13 +6,14 @@ import ctypes
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.errors import InvalidInput, Unsupported
-from puffer_edge.train.native import load, structs
+from puffer_edge.train.native import HERE, load, structs
 
 Array = npt.NDArray[Any]
 MOST_THREADS = 256
@@ -81,6 +82,7 @@ class Engine:
         shape: of the networks.
         threads: how many; the results are the same for any number.
         variant: of the library; empty for the best.
+        folder: where libraries lie.
 
     Attributes:
         shape: of the networks.
@@ -91,12 +93,12 @@ class Engine:
         InvalidInput: the number of threads is out of range.
     """
 
-    def __init__(self, shape: Shape, threads: int = 1, variant: str = "") -> None:
+    def __init__(self, shape: Shape, threads: int = 1, variant: str = "", folder: Path = HERE) -> None:
         if not 1 <= threads <= MOST_THREADS:
             raise InvalidInput(f"threads must lie in 1 … {MOST_THREADS}, not {threads}")
         if why := shape.why_not():
             raise Unsupported(f"the native trainer does not take these networks: {why}")
-        self._library, self._engine = load(variant), None
+        self._library, self._engine = load(variant, folder), None
         self.shape, self.threads, self.variant = shape, threads, str(self._library.variant)
         self.real = np.dtype(np.float64 if self._library.pe_native_real() == 8 else np.float32)
         networks, head = structs.Networks(), structs.Head()
