@@ -27,7 +27,7 @@ HEADER = ("version", "size", "agents", "n_state", "n_observation", "n_action", "
 class PeEnv(ctypes.Structure):
     """``pe_env`` of ``pe_env.h``."""
 
-    _fields_ = [(name, ctypes.c_uint32) for name in HEADER] + [(name, ctypes.c_void_p) for name in ("reset_many", "step_many")]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_uint32) for name in HEADER] + [(name, ctypes.c_void_p) for name in ("reset_many", "step_many")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,8 @@ class Compiled:
         return ctypes.addressof(self.struct)
 
 
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Of everything compiled here: nothing of it is called from Python, and division by zero gives infinity."""
 RESET = """
 def reset_many(n, first, key, step, mask, parameters, state, observation):
     S, O = carray(state, (n, {size})), carray(observation, (n, {n_obs}))
@@ -95,7 +97,7 @@ def jit(function: Callable[..., Any]) -> Any:
     scope = {name: replaced(value) for name, value in function.__globals__.items() if name in names}
     closure = tuple(types.CellType(replaced(cell.cell_contents)) for cell in function.__closure__ or ())
     copy = types.FunctionType(function.__code__, {**scope, "__builtins__": __builtins__}, function.__name__, function.__defaults__, closure)
-    return numba.njit(error_model="numpy")(copy)
+    return numba.njit(**OPTIONS)(copy)
 
 
 def _words() -> dict[Any, Any]:
@@ -104,8 +106,8 @@ def _words() -> dict[Any, Any]:
 
     if not _COMPILED_WORDS:
 
-        @numba.njit(error_model="numpy")
-        def uniform(random: Any, low: float, high: float) -> float:
+        @numba.njit(**OPTIONS)
+        def uniform(random: Any, low: Any, high: Any) -> Any:
             c0, c1, c2, c3, k0, k1 = random[2], random[3], random[4], random[5], random[0], random[1]
             for _ in range(10):  # Philox4x32-10; products wrap at 64 bits, of which the masks take the right ones
                 a, b = 0xD2511F53 * c0, 0xCD9E8D57 * c2
@@ -114,15 +116,15 @@ def _words() -> dict[Any, Any]:
             random[2] += 1
             return low + (high - low) * (((c0 >> 5) * 67108864.0 + (c1 >> 6)) / 9007199254740992.0)
 
-        @numba.njit(error_model="numpy")
+        @numba.njit(**OPTIONS)
         def where(condition: Any, a: Any, b: Any) -> Any:
             return a if condition else b
 
-        @numba.njit(error_model="numpy")
+        @numba.njit(**OPTIONS)
         def single(x: Any) -> Any:
             return np.float32(x)
 
-        @numba.njit(error_model="numpy")
+        @numba.njit(**OPTIONS)
         def limited(x: Any, low: Any, high: Any) -> Any:
             return min(max(x, low), high) if x == x else x
 
@@ -151,6 +153,9 @@ def bare(environment: Environment) -> Compiled:
     return _compile(environment, texts, {"state": slice(0, size)}, size, {})
 
 
+_GUARDED: dict[Any, Compiled] = {}
+
+
 def guarded(environment: Environment, shield: Shield) -> Compiled:
     """The environment as a board meets it: proposals become fixed point, pass the shield and act; observations come in fixed point.
 
@@ -164,6 +169,13 @@ def guarded(environment: Environment, shield: Shield) -> Compiled:
         MissingExtra: numba is not installed.
         Unsupported: it was written for numpy, not as scalar functions.
     """
+    key = (environment.scalar, environment.contract.digest, shield.digest, environment.state_size, environment.max_steps)
+    if key not in _GUARDED:  # compiling takes seconds
+        _GUARDED[key] = _guarded(environment, shield)
+    return _GUARDED[key]
+
+
+def _guarded(environment: Environment, shield: Shield) -> Compiled:
     size, c = environment.state_size, environment.contract
     n, m = c.n_observations, c.n_actions
     last, previous, stages = size, size + n, size + n + m
@@ -232,7 +244,8 @@ def _compile(environment: Environment, texts: dict[str, str], columns: dict[str,
     functions = {name: jit(getattr(scalar, name)) for name in ("reset", "observe", "step")} | {name: jit(f) for name, f in more.items()}
     scope: dict[str, Any] = {"np": np, "carray": numba.carray, **functions}
     exec(compile(reset_text + STEP.format(**texts), f"<pointers of {environment.name}>", "exec"), scope)
-    f8, u1, u4, u8 = (nt.CPointer(kind) for kind in (nt.float64, nt.uint8, nt.uint32, nt.uint64))
+    pointer: Any = nt.CPointer
+    f8, u1, u4, u8 = (pointer(kind) for kind in (nt.float64, nt.uint8, nt.uint32, nt.uint64))
     signatures = {
         "reset_many": nt.void(nt.int64, nt.int64, u4, u8, u1, f8, f8, f8),
         "step_many": nt.void(nt.int64, nt.int64, u4, u8, f8, f8, f8, f8, f8, f8, u1, u1),

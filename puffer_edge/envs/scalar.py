@@ -77,15 +77,17 @@ class Faces:
 
     def reset(self, rng: np.random.Generator, n: int) -> Floats:
         """(n, S) start states."""
-        return _stacked(self.scalar.reset(Columns(rng, n)), n)
+        state: Floats = _stacked(self.scalar.reset(Columns(rng, n)), n)
+        return state
 
     def observe(self, state: Floats) -> Floats:
         """(n, n_observations) of (n, S)."""
         try:
-            return _stacked(self.scalar.observe(tuple(state.T)), len(state))
+            observation: Floats = _stacked(self.scalar.observe(tuple(state.T)), len(state))
         except ValueError as error:
             _branches(error)
-            return np.array([self.scalar.observe(tuple(row)) for row in state], np.float64)
+            observation = np.array([self.scalar.observe(tuple(row)) for row in state], np.float64)
+        return observation
 
     def step(self, state: Floats, action: Floats) -> tuple[Floats, Floats, Floats, Bools]:
         """(n, S) and (n, m) to state (n, S), reward, cost and terminated (n,)."""

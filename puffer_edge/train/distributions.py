@@ -40,6 +40,36 @@ class Categorical:
 
 
 @dataclass(frozen=True, eq=False)
+class Choices:
+    """Several choices at once, each among its own.
+
+    Attributes:
+        logits: (B, sum of sizes), not normalised, group after group.
+        sizes: choices of each group.
+    """
+
+    logits: torch.Tensor
+    sizes: tuple[int, ...]
+
+    @property
+    def groups(self) -> list[Categorical]:
+        """Each by itself."""
+        return [Categorical(part) for part in torch.split(self.logits, list(self.sizes), -1)]
+
+    def sample(self, rng: np.random.Generator) -> torch.Tensor:
+        """(B, groups) int64 choices."""
+        return torch.stack([group.sample(rng) for group in self.groups], -1)
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """(B,) log-probability of (B, groups) choices."""
+        return torch.stack([group.log_prob(chosen) for group, chosen in zip(self.groups, action.unbind(-1))]).sum(0)
+
+    def entropy(self) -> torch.Tensor:
+        """(B,) entropy in nats."""
+        return torch.stack([group.entropy() for group in self.groups]).sum(0)
+
+
+@dataclass(frozen=True, eq=False)
 class Gaussian:
     """Independent normal distributions of m numbers.
 

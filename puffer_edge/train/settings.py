@@ -10,6 +10,7 @@ from typing import Any
 from puffer_edge.errors import InvalidInput
 
 CHOICES = {
+    "engine": ("auto", "native", "torch"),
     "activation": ("relu", "tanh"),
     "schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
@@ -27,6 +28,10 @@ class PPOSettings:
         InvalidInput: a value out of its range.
     """
 
+    engine: str = "auto"
+    """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
+    threads: int = 0
+    """Of the native engine, 0 for all cores; the bits do not depend on them."""
     steps: int = 200_000
     """Environment steps of a whole training; the learning rate falls to zero over them."""
     rows: int = 16
@@ -78,6 +83,8 @@ class PPOSettings:
     """Whiten observations by their running moments."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the actor, and of the critic."""
+    shared: bool = False
+    """Let the critic use the actor's hidden layers: half the arithmetic."""
     activation: str = "relu"
     """"relu" or "tanh"; relu is the cheaper one on a microcontroller."""
     log_std: float = 0.0
@@ -166,11 +173,13 @@ def _check(s: PPOSettings) -> None:
         raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
     if not isinstance(s.hidden, (tuple, list)) or not s.hidden or not all(_is_whole(width) and 1 <= width <= 4096 for width in s.hidden):
         raise InvalidInput(f"hidden must name at least one width, each 1 … 4096, not {s.hidden!r}")
+    if not _is_whole(s.threads) or not 0 <= s.threads <= 256:
+        raise InvalidInput(f"threads must lie in 1 … 256, or be 0 for all cores, not {s.threads!r}")
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:
         raise InvalidInput(f"a minibatch of {s.minibatch} samples cannot be added up from {s.accumulate} parts")
-    for name in ("scale_reward", "normalize_advantage", "normalize_observation", "amp"):
+    for name in ("scale_reward", "normalize_advantage", "normalize_observation", "amp", "shared"):
         if not isinstance(getattr(s, name), bool):
             raise InvalidInput(f"{name} must be true or false, not {getattr(s, name)!r}")
     for name, choices in CHOICES.items():

@@ -269,7 +269,7 @@ def test_a_reward_of_nan_is_the_environments_fault() -> None:
 
 def test_training_behind_a_shield_keeps_what_was_proposed_and_what_acted() -> None:
     stages = ({"stage": "limit", "low": {"force": -1.0}, "high": {"force": 1.0}},)
-    learner = PPO("cartpole", SMALL, shield=stages)
+    learner = PPO("cartpole", replace(SMALL, engine="torch"), shield=stages)
     seen: list[float] = []
     learner.learn(64, callback=lambda p: seen.append(p.metrics["intervention_rate"]))
     rollout = learner._rollout

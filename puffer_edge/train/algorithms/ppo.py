@@ -30,6 +30,7 @@ from torch import nn
 
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.loop import Learner
+from puffer_edge.train.native.learner import Experience
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
@@ -132,9 +133,34 @@ class PPO(Learner):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"
+    can_native = True
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
+    def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Several epochs of gradient steps on one rollout."""
+        if isinstance(rollout, Experience):
+            found = self._update_natively(rollout)
+        else:
+            found = self._update_in_torch(rollout)
+        if self.settings.target_kl is not None and self.settings.kl_control == "penalty":
+            self.control["kl_weight"] *= kl_factor(found["approx_kl"], self.settings.target_kl)
+        return found | {"learning_rate": self.rate, "kl_weight": self._weights().kl}
+
+    def _update_natively(self, experience: Experience) -> dict[str, float]:
+        """In C: all epochs at once, or one by one where the KL steers the learning rate between them."""
+        settings, weights = self.settings, self._weights()
+        assert self.native is not None
+        stop = 1.5 * settings.target_kl if settings.target_kl is not None and settings.kl_control == "stop" else 0.0
+        scale = self.reward_scale.scale if self.reward_scale else 1.0
+        steered = settings.target_kl is not None and settings.kl_control == "learning_rate"
+        rates = {"entropy_weight": weights.entropy, "kl_weight": weights.kl, "stop_kl": stop}
+        found: dict[str, float] = {}
+        for epochs in [1] * settings.epochs if steered else [settings.epochs]:
+            found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs)
+            if steered:
+                self._steer(found["epoch_kl"], 0.0)
+        return {name: value for name, value in found.items() if name not in ("epoch_kl", "cost_value_loss")}
+
+    def _update_in_torch(self, rollout: Rollout) -> dict[str, float]:
         settings, batch, explained = self.settings, *self._batch(rollout)
         seen: list[torch.Tensor] = []
         for _ in range(settings.epochs):
@@ -146,9 +172,7 @@ class PPO(Learner):
             if self._steer(torch.stack(seen[first:])[:, KL].double().mean().item(), seen[-1][KL].item()):
                 break
         means = dict(zip(STATISTICS, torch.stack(seen).double().mean(0).tolist()))
-        if settings.target_kl is not None and settings.kl_control == "penalty":
-            self.control["kl_weight"] *= kl_factor(means["approx_kl"], settings.target_kl)
-        return means | {"explained_variance": explained, "learning_rate": self.rate, "kl_weight": self._weights().kl}
+        return means | {"explained_variance": explained}
 
     @property
     def rate(self) -> float:

@@ -39,7 +39,7 @@ Rollout = _structure(
     "Rollout",
     [("env", c_void_p), ("horizon", c_int64), ("environments", c_int64), ("seed", c_uint32), ("squash", c_int32)]
     + _pointers("state", "parameters", "observed", "acting", "step", "elapsed", "episode_return", "episode_cost")
-    + _pointers("mean", "deviation", "levels", "scale", "offset")
+    + [*_pointers("mean", "deviation"), ("clip", c_double), *_pointers("levels", "scale", "offset")]
     + _pointers("observation", "inputs", "choice", "number", "log_prob", "value", "final_value", "cost_value", "final_cost_value")
     + _pointers("reward", "cost", "terminated", "truncated", "alive", "finished_return", "finished_cost", "finished_length")
     + [("fault", c_int64 * 3)],

@@ -27,6 +27,7 @@ typedef struct pe_rollout {
     double *episode_return, *episode_cost; /* (rows,) of the episode so far */
     /* constants */
     const double *mean, *deviation; /* (n,) of the normaliser */
+    double clip;                    /* what it gives is kept within ± this */
     const double *levels;           /* categorical: the numbers of each choice; one group: (choices, m), several: one a choice */
     const double *scale, *offset;   /* Gaussian: (m,) */
     /* out */

@@ -151,7 +151,7 @@ static void activate(int kind, ptrdiff_t count, real *y)
 {
     if (kind == RELU)
         for (ptrdiff_t i = 0; i < count; i++)
-            y[i] = y[i] > 0 ? y[i] : 0;
+            y[i] = y[i] < 0 ? 0 : y[i]; /* NaN stays NaN */
     else
         for (ptrdiff_t i = 0; i < count; i++)
             y[i] = pe_tanh(y[i]);

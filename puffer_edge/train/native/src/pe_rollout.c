@@ -22,9 +22,12 @@ typedef struct piece {
 static void normalise(const piece *p, int rows, const double *seen, real *x)
 {
     int n = p->e->net.inputs;
+    double clip = p->r->clip;
     for (int i = 0; i < rows; i++)
-        for (int k = 0; k < n; k++)
-            x[i * n + k] = (real)((seen[i * n + k] - p->r->mean[k]) / p->r->deviation[k]);
+        for (int k = 0; k < n; k++) {
+            double y = (seen[i * n + k] - p->r->mean[k]) / p->r->deviation[k];
+            x[i * n + k] = (real)(y > clip ? clip : y < -clip ? -clip : y);
+        }
 }
 
 static int all_finite(int count, const double *x)
