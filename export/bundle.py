@@ -120,7 +120,7 @@ def export(
         "origin": policy.origin,
         **(about or {}),
     }
-    files["report.html"] = page.bundle_page(source, manifest).encode()
+    files["report.html"] = page.bundle_page(source, manifest, files).encode()
     return Bundle.write(out, manifest, files)
 
 

@@ -13,21 +13,13 @@ from collections.abc import Iterable
 from functools import cache
 
 from puffer_edge import __version__, find
+from puffer_edge.device import cost
 from puffer_edge.errors import MissingExtra
 from puffer_edge.export.source import Source, fill, templates
 
 RUNTIME = "puffer_edge_device"
 FIRST_INSTALL = "policy-1.bin"
 CLEAN = "clean.py"
-
-ARCHITECTURES = {
-    "armv6m": ("cortex-m0plus",),
-    "armv7m": ("cortex-m4", "cortex-m33", "cortex-m7"),
-    "xtensawin": ("xtensa-lx6", "xtensa-lx7"),
-    "rv32imc": ("rv32imc",),
-}
-"""What mpy-cross calls the machine code of which cores (``targets/cores``). MicroPython on a Cortex-M with a floating-point unit calls
-itself armv7emsp or armv7emdp and loads armv7m too (MPY_FEATURE_ARCH_TEST in its persistentcode.h); without floats the code is the same."""
 
 _NATIVE_FORMAT = {"6.3": "1.23"}
 """First MicroPython that loads machine code in each format of .mpy (the table in its documentation, mpyfiles)."""
@@ -84,18 +76,31 @@ def package(urls: Iterable[tuple[str, str]]) -> bytes:
     return f'{{\n "version": "{__version__}",\n "urls": [\n{rows}\n ]\n}}\n'.encode()
 
 
+@cache
+def architectures() -> dict[str, tuple[str, ...]]:
+    """Cores of ``targets/cores`` by what mpy-cross calls their machine code.
+
+    MicroPython on a Cortex-M with a floating-point unit calls itself armv7emsp or armv7emdp and loads armv7m too
+    (MPY_FEATURE_ARCH_TEST in its persistentcode.h); without floats the code is the same.
+    """
+    found: dict[str, list[str]] = {}
+    for core in cost.names():
+        found.setdefault(cost.load(core).mpy, []).append(core)
+    return {arch: tuple(cores) for arch, cores in found.items() if arch}
+
+
 def package_for(source: Source) -> str:
     """The package to install on the source's target: compiled if this computer can compile and the target's core is known."""
-    arch = next((arch for arch, cores in ARCHITECTURES.items() if source.target.core in cores), None)
+    arch = next((arch for arch, cores in architectures().items() if source.target.core in cores), None)
     return "package.json" if arch is None or _cross() is None else f"package-{arch}.json"
 
 
-def compiled(held: dict[str, bytes], architectures: Iterable[str] = tuple(ARCHITECTURES)) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def compiled(held: dict[str, bytes], wanted: Iterable[str] = ()) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The modules of a board as .mpy files.
 
     Args:
         held: files by path on the board. ``main.py``, which MicroPython starts by that name, and the template for the user stay sources.
-        architectures: names of mpy-cross.
+        wanted: architectures, as mpy-cross names them; none for all that a core of ours has.
 
     Returns:
         the .mpy files by path in the bundle's folder, and a package for each architecture by its name.
@@ -109,7 +114,7 @@ def compiled(held: dict[str, bytes], architectures: Iterable[str] = tuple(ARCHIT
     sources = [(name, name) for name in held if name not in modules]
     files: dict[str, bytes] = {}
     packages = {}
-    for arch in architectures:
+    for arch in wanted or architectures():
         urls = []
         for name in modules:
             module = name.removesuffix("py") + "mpy"
@@ -158,10 +163,10 @@ def _words() -> str:
     if _cross() is None:
         return ""
     kernels = f"{RUNTIME}/kernels_viper.py"
-    version = format_of(mpy(kernels, runtime_files()[kernels], next(iter(ARCHITECTURES))))
+    version = format_of(mpy(kernels, runtime_files()[kernels], next(iter(architectures()))))
     first = _NATIVE_FORMAT.get(version)
     oldest = f"MicroPython {first} is the oldest that loads it" if first else "a board loads it whose `sys.implementation._mpy & 0xff` says so"
-    rows = "\n".join(f"| `package-{arch}.json` | {', '.join(cores)} |" for arch, cores in ARCHITECTURES.items())
+    rows = "\n".join(f"| `package-{arch}.json` | {', '.join(cores)} |" for arch, cores in architectures().items())
     return f"\n| package | cores |\n|---|---|\n{rows}\n\nThese .mpy files have format {version}: {oldest}; the runtime itself asks for 1.25.\n"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from puffer_edge.export import micropython
@@ -81,8 +82,21 @@ def _commands(source: Source, environment: bool) -> str:
     return "\n".join([verify, f"puffer-edge install {{this folder}} --board {where}", *([check] if environment else [])])
 
 
-def bundle_page(source: Source, manifest: Mapping[str, Any]) -> str:
-    """One self-contained HTML page."""
+def _contents(files: Iterable[str]) -> str:
+    """A row for each file or folder of the bundle; a folder leads to the page in it."""
+    held = sorted(files)
+    counts = Counter(name.partition("/")[0] for name in held)
+    rows = []
+    for name, count in counts.items():
+        page = next((f"{name}/{known}" for known in ("README.md", "index.html") if f"{name}/{known}" in held), "")
+        shown = name if name in held else f"{name}/"
+        link = f'<a href="{page}">{shown}</a>' if page else shown
+        rows.append(f"<tr><td>{link}</td><td>{'' if name in held else f'{count} files'}</td></tr>")
+    return "".join(rows)
+
+
+def bundle_page(source: Source, manifest: Mapping[str, Any], files: Iterable[str]) -> str:
+    """One self-contained HTML page; ``files`` are the paths of the bundle."""
     contract, target, shield = source.policy.contract, source.target, source.image.shield
     observations = "".join(
         f"<tr><td>{i}</td><td>{ch.name}</td><td>{html.escape(ch.unit)}</td><td>{ch.low:g} … {ch.high:g}</td><td>{ch.fraction_bits}</td></tr>"
@@ -110,5 +124,6 @@ after more than {contract.staleness_limit} tick(s) without an observation the sa
 <p>{agreement(manifest["calibration"], contract.head)}.</p><table>{cost}</table>{ticks}
 <h2>Shield: {", ".join(shield.stages) or "none"}</h2>
 <pre>{html.escape(shield.to_c(f"{source.name}_shield"))}</pre>
+<h2>In this folder</h2><table>{_contents(files)}</table>
 <h2>Digests</h2><table>{digests}</table></html>
 """

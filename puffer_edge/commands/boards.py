@@ -188,6 +188,7 @@ def _show_check(summary: dict[str, Any]) -> None:
     )
     if not same:
         OUT.print(f"  first: {summary['first_difference']}")
+        OUT.print("  at most: " + ", ".join(f"{name} {value:g}" for name, value in summary["largest_difference"].items()))
     OUT.print(f"  return: float {summary['return_float']}, integer {summary['return_integer']}, device {summary['return_device']}")
     acted = ", ".join(f"{k} {v}" for k, v in summary["interventions_by_reason"].items() if v)
     OUT.print(f"  the shield acted on {summary['interventions']} steps{': ' + acted if acted else ''}")

@@ -23,7 +23,7 @@ from puffer_edge.integer.ops.tanh16 import Tanh16
 
 PREBUILT = Path(puffer_edge.firmware.__file__).parent / "prebuilt"
 MICROPYTHON = Path(puffer_edge.firmware.__file__).parent / "micropython" / "puffer_edge_device"
-SMALLER = "try a smaller hidden layer, for example 'puffer-edge train … --hidden 32 32'"
+SMALLER = "try narrower layers (here 'puffer-edge train … --hidden 32 32'), or '--profile int4'"
 MOST_HZ = 1_000_000.0
 
 

@@ -52,12 +52,14 @@ class Core:
         title: name for people.
         prices: by engine and kind of work.
         code_bytes: flash of the engine itself, by engine, where it is known.
+        mpy: what mpy-cross calls its machine code; empty where MicroPython has none for it.
     """
 
     name: str
     title: str
     prices: dict[str, dict[str, Price]]
     code_bytes: dict[str, int]
+    mpy: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,23 @@ class Prediction:
         }
 
 
+def names() -> tuple[str, ...]:
+    """Every core there is."""
+    return find.names(PACKAGE, ".toml")
+
+
 def load(name: str) -> Core:
     """Read a core.
 
     Raises:
         InvalidInput: there is no such core, or its file has a missing, unknown or wrong field.
     """
-    path = find.folder(PACKAGE) / f"{find.choose('core', name, find.names(PACKAGE, '.toml'))}.toml"
+    path = find.folder(PACKAGE) / f"{find.choose('core', name, names())}.toml"
     return parse(name, path.read_text("utf-8"))
 
 
 def parse(name: str, text: str) -> Core:
-    """Build a core from the text of its file: a title and one table an engine, with ``label``, ``source``, ``code_bytes`` and prices.
+    """Build a core from the text of its file: a title, perhaps ``mpy``, a table an engine: ``label``, ``source``, ``code_bytes``, prices.
 
     A price is a number, which has the table's label and source, or a table ``{ cycles, label, source }`` of its own.
 
@@ -130,13 +137,19 @@ def parse(name: str, text: str) -> Core:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{where} is no TOML: {error}") from None
-    title = table.pop("title", None)
-    if not isinstance(title, str) or not table or not set(table) <= set(ENGINES) or not all(isinstance(part, dict) for part in table.values()):
+    title, mpy = table.pop("title", None), table.pop("mpy", "")
+    if (
+        not isinstance(title, str)
+        or not isinstance(mpy, str)
+        or not table
+        or not set(table) <= set(ENGINES)
+        or not all(isinstance(part, dict) for part in table.values())
+    ):
         raise InvalidInput(f"{where} holds a title and a table for some of {', '.join(ENGINES)}, not {', '.join(table) or 'nothing'}")
     sizes = {engine: part.pop("code_bytes") for engine, part in table.items() if "code_bytes" in part}
     if not all(isinstance(size, int) and size > 0 for size in sizes.values()):
         raise InvalidInput(f"{where}: code_bytes is a positive number of bytes")
-    return Core(name, title, {engine: _prices(part, f"[{engine}] of {where}") for engine, part in table.items()}, sizes)
+    return Core(name, title, {engine: _prices(part, f"[{engine}] of {where}") for engine, part in table.items()}, sizes, mpy)
 
 
 def _prices(part: dict[str, Any], where: str) -> dict[str, Price]:

@@ -7,7 +7,7 @@ import importlib
 from puffer_edge import find
 from puffer_edge.envs.environment import Environment
 
-_AROUND = ("check", "closed_loop", "environment", "plant")
+_AROUND = ("check", "closed_loop", "compiled", "environment", "plant", "scalar")
 """Files of this folder that are no environment, but what is put around one."""
 
 

@@ -11,12 +11,13 @@ Cost: 1 a step while position is beyond ±2 m or angle beyond ±0.15 rad: closer
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.environment import Environment
-from puffer_edge.spaces import Bools, Floats
+from puffer_edge.envs.scalar import Numbers, uniform, where
 
 GRAVITY = 9.8
 MASS_POLE = 0.1
@@ -30,28 +31,27 @@ COST_POSITION = 2.0
 COST_ANGLE = 0.15
 
 
-def reset(rng: np.random.Generator, n: int) -> Floats:
-    """(n, 4) start states, each number uniform in ±0.05."""
-    return rng.uniform(-0.05, 0.05, (n, 4))
+def reset(random: Any) -> Numbers:
+    """Each of the four numbers uniform in ±0.05."""
+    return uniform(random, -0.05, 0.05), uniform(random, -0.05, 0.05), uniform(random, -0.05, 0.05), uniform(random, -0.05, 0.05)
 
 
-def observe(state: Floats) -> Floats:
-    """The state itself: position, velocity, angle, angular velocity."""
+def observe(state: Numbers) -> Numbers:
+    """The state itself: position in m, velocity in m/s, angle in rad, angular velocity in rad/s."""
     return state
 
 
-def step(state: Floats, action: Floats) -> tuple[Floats, Floats, Floats, Bools]:
+def step(state: Numbers, action: Numbers) -> tuple[Numbers, Any, Any, Any]:
     """One Euler step; the order of operations is Gymnasium's, which makes the bits its own."""
-    x, x_dot, angle, angle_dot = state.T
+    x, x_dot, angle, angle_dot = state
     cosine, sine = np.cos(angle), np.sin(angle)
-    pull = (action[:, 0] + POLE_MOMENT * np.square(angle_dot) * sine) / MASS
+    pull = (action[0] + POLE_MOMENT * np.square(angle_dot) * sine) / MASS
     angle_acc = (GRAVITY * sine - cosine * pull) / (HALF_LENGTH * (4.0 / 3.0 - MASS_POLE * np.square(cosine) / MASS))
     x_acc = pull - POLE_MOMENT * angle_acc * cosine / MASS
-    following = np.stack([x + PERIOD_S * x_dot, x_dot + PERIOD_S * x_acc, angle + PERIOD_S * angle_dot, angle_dot + PERIOD_S * angle_acc], -1)
-    far, tilt = np.abs(following[:, 0]), np.abs(following[:, 2])
-    terminated = (far > POSITION_LIMIT) | (tilt > ANGLE_LIMIT)
-    cost = ((far > COST_POSITION) | (tilt > COST_ANGLE)).astype(np.float64)
-    return following, np.ones(len(state)), cost, terminated
+    x, x_dot, angle, angle_dot = x + PERIOD_S * x_dot, x_dot + PERIOD_S * x_acc, angle + PERIOD_S * angle_dot, angle_dot + PERIOD_S * angle_acc
+    far, tilt = np.abs(x), np.abs(angle)
+    cost = where((far > COST_POSITION) | (tilt > COST_ANGLE), 1.0, 0.0)
+    return (x, x_dot, angle, angle_dot), 1.0, cost, (far > POSITION_LIMIT) | (tilt > ANGLE_LIMIT)
 
 
 CONTRACT = Contract(
@@ -71,7 +71,7 @@ CONTRACT = Contract(
 GAINS = {"position": 6.0, "velocity": 11.0, "angle": 110.0, "angular_velocity": 31.0}
 """Linear law, N per unit of observation: LQR of the dynamics linearised upright, state weights (1, 0.1, 100, 10), input weight 0.01, rounded."""
 
-ENVIRONMENT = Environment(
+ENVIRONMENT = Environment.of(
     name="cartpole",
     contract=CONTRACT,
     state_size=4,

@@ -1,4 +1,4 @@
-"""What an environment is: a contract, and four vectorised numpy functions that know neither shield nor fixed point."""
+"""What an environment is: a contract, and three functions that know neither shield nor fixed point."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from puffer_edge.contract import Contract
+from puffer_edge.envs.scalar import Faces, Numbers, Scalar
 from puffer_edge.spaces import Bools, Floats
 
 
@@ -28,6 +29,7 @@ class Environment:
         reset: ``(rng, n) → state (n, S)``: draw n start states.
         observe: ``state (n, S) → observation (n, n_observations)`` in the contract's units.
         step: ``state (n, S), action (n, n_actions) in physical units → state, reward (n,), cost (n,), terminated (n,)``.
+        faces: the scalar functions that the three were made of; None where they were written for numpy.
     """
 
     name: str
@@ -39,6 +41,30 @@ class Environment:
     reset: Callable[[np.random.Generator, int], Floats]
     observe: Callable[[Floats], Floats]
     step: Callable[[Floats, Floats], tuple[Floats, Floats, Floats, Bools]]
+    faces: Faces | None = None
+
+    @staticmethod
+    def of(
+        name: str,
+        contract: Contract,
+        state_size: int,
+        max_steps: int,
+        solved: float,
+        shield: tuple[Mapping[str, Any], ...],
+        reset: Callable[[Any], Numbers],
+        observe: Callable[[Numbers], Numbers],
+        step: Callable[[Numbers, Numbers], tuple[Numbers, Any, Any, Any]],
+    ) -> Environment:
+        """An environment of the scalar functions of ``puffer_edge/envs/scalar.py``; the native trainer runs such ones alone."""
+        faces = Faces(Scalar(reset, observe, step))
+        return Environment(name, contract, state_size, max_steps, solved, shield, faces.reset, faces.observe, faces.step, faces)
+
+    @property
+    def scalar(self) -> Scalar | None:
+        """The scalar functions, if this environment's functions are what was made of them."""
+        faces = self.faces
+        made = faces is not None and (self.reset, self.observe, self.step) == (faces.reset, faces.observe, faces.step)
+        return faces.scalar if faces is not None and made else None
 
     def under(self, contract: Contract) -> Environment:
         """This task for a policy whose continuous head is of the other kind: the plant does not see whether an output was clipped or squashed.

@@ -11,11 +11,14 @@ Cost: 1 a step while the speed is beyond ±7 rad/s.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.environment import Environment
-from puffer_edge.spaces import Bools, Floats
+from puffer_edge.envs.scalar import Numbers, limited, single, uniform, where
 
 GRAVITY = 10.0
 PERIOD_S = 0.05
@@ -24,25 +27,24 @@ TORQUE_LIMIT = 2.0
 COST_SPEED = 7.0
 
 
-def reset(rng: np.random.Generator, n: int) -> Floats:
-    """(n, 2) start states: angle uniform in ±π, speed uniform in ±1 rad/s."""
-    return rng.uniform((-np.pi, -1.0), (np.pi, 1.0), (n, 2))
+def reset(random: Any) -> Numbers:
+    """Angle uniform in ±π, speed uniform in ±1 rad/s."""
+    return uniform(random, -math.pi, math.pi), uniform(random, -1.0, 1.0)
 
 
-def observe(state: Floats) -> Floats:
-    """Cosine and sine of the angle, and the speed."""
-    return np.stack([np.cos(state[:, 0]), np.sin(state[:, 0]), state[:, 1]], -1)
+def observe(state: Numbers) -> Numbers:
+    """Cosine and sine of the angle, and the speed in rad/s."""
+    return np.cos(state[0]), np.sin(state[0]), state[1]
 
 
-def step(state: Floats, action: Floats) -> tuple[Floats, Floats, Floats, Bools]:
+def step(state: Numbers, action: Numbers) -> tuple[Numbers, Any, Any, Any]:
     """One semi-implicit Euler step; the order of operations is Gymnasium's, which makes the bits its own."""
-    angle, speed = state.T
-    torque = np.clip(action[:, 0].astype(np.float32), -TORQUE_LIMIT, TORQUE_LIMIT)
-    wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
-    reward = -(wrapped**2 + 0.1 * speed**2 + 0.001 * torque**2)
-    faster = np.clip(speed + (3 * GRAVITY / 2 * np.sin(angle) + 3.0 * torque) * PERIOD_S, -SPEED_LIMIT, SPEED_LIMIT)
-    cost = (np.abs(faster) > COST_SPEED).astype(np.float64)
-    return np.stack([angle + faster * PERIOD_S, faster], -1), reward, cost, np.zeros(len(state), bool)
+    angle, speed = state
+    torque = limited(single(action[0]), single(-TORQUE_LIMIT), single(TORQUE_LIMIT))
+    wrapped = (angle + math.pi) % (2 * math.pi) - math.pi
+    reward = -(np.square(wrapped) + 0.1 * np.square(speed) + single(0.001) * np.square(torque))
+    faster = limited(speed + (3 * GRAVITY / 2 * np.sin(angle) + single(3.0) * torque) * PERIOD_S, -SPEED_LIMIT, SPEED_LIMIT)
+    return (angle + faster * PERIOD_S, faster), reward, where(np.abs(faster) > COST_SPEED, 1.0, 0.0), False
 
 
 CONTRACT = Contract(
@@ -57,7 +59,7 @@ CONTRACT = Contract(
     rate_hz=20.0,
 )
 
-ENVIRONMENT = Environment(
+ENVIRONMENT = Environment.of(
     name="pendulum",
     contract=CONTRACT,
     state_size=2,

@@ -280,7 +280,10 @@ def _output(activation: str, reach: tuple[float, float], floor: float, how: Prof
         return output_scale((high if activation == "relu" else max(-low, high)) / 32767.0, floor, how), 0
     if activation == "relu":
         return output_scale(high / 255.0, floor, how), -128
-    return _asymmetric(low, high, floor, how)
+    scale, zero = _asymmetric(low, high, floor, how)
+    if activation == "sigmoid" and not how.powers:  # its result's scale is fixed: only this one can move
+        scale = Lookup.settled(lambda s: ACTIVATIONS["sigmoid"](s * (np.arange(-128.0, 128.0) - zero)) * 256.0, scale)
+    return scale, zero
 
 
 def _asymmetric(low: float, high: float, floor: float, how: Profile) -> tuple[float, int]:
@@ -300,6 +303,8 @@ def _activated(activation: str, op: Op, scale: float, zero: int, reach: tuple[fl
         out = 2.0**-15 if activation == "sigmoid" else output_scale(max(-low, high) / 32767.0, 0.0, how)
         return [op, Lookup16.of(function, scale, out, op.n_out)], out, 0
     out, at = (1 / 256, -128) if activation == "sigmoid" else _asymmetric(low, high, 0.0, how)
+    if activation != "sigmoid" and not how.powers:
+        out = Lookup.settled(lambda s: function(scale * (np.arange(-128.0, 128.0) - zero)) / s, out)
     return [op, Lookup.of(function, scale, zero, out, at, op.n_out)], out, at
 
 

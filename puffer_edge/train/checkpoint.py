@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,10 +31,12 @@ def save(learner: Learner, path: str | os.PathLike[str]) -> None:
         "algorithm": learner.name,
         "environment": learner.environment.name,
         "contract": learner.environment.contract.digest.hex(),
+        "engine": learner.engine,
         "seed": learner.seed,
         "steps": learner.steps,
         "shield": [dict(stage) for stage in learner.shield.specification],
         "settings": learner.settings.to_dict(),
+        "control": learner.control,
         "noise_rng": learner.noise_rng.bit_generator.state,
         "shuffle_rng": learner.shuffle_rng.bit_generator.state,
     }
@@ -59,7 +62,8 @@ def load(kind: type[AnyLearner], path: str | os.PathLike[str], environment: Envi
             raise BundleError(f"{os.fspath(path)} has format {about['format']}, this version reads up to {FORMAT}: upgrade puffer-edge")
         if about["algorithm"] != kind.name:
             raise BundleError(f"{os.fspath(path)} belongs to the algorithm {about['algorithm']!r}, not {kind.name!r}")
-        learner = kind(environment or about["environment"], PPOSettings.from_dict(about["settings"]), seed=about["seed"], shield=about["shield"])
+        settings = replace(PPOSettings.from_dict(about["settings"]), engine=about["engine"].partition(" ")[0])
+        learner = kind(environment or about["environment"], settings, seed=about["seed"], shield=about["shield"])
         if learner.environment.contract.digest.hex() != about["contract"]:
             raise BundleError(f"{os.fspath(path)} was written for another contract than that of {learner.environment.name} now")
         _restore(learner, about, arrays)
@@ -77,6 +81,10 @@ def _arrays(learner: Learner) -> dict[str, Any]:
     if learner.reward_scale is not None:
         m = learner.reward_scale.moments
         arrays |= {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": learner.reward_scale.returns}
+    if learner.native is not None:
+        arrays |= {f"native.{key}": value for key, value in learner.native.state().items()}
+    if learner.held_noise is not None:
+        arrays |= {"exploration.matrix": learner.held_noise.matrix, "exploration.age": learner.held_noise.age}
     arrays |= {
         "episode_return": learner.episode_return,
         "recent_returns": np.array(learner.recent_returns, np.float64),
@@ -100,10 +108,15 @@ def _restore(learner: Learner, about: dict[str, Any], arrays: dict[str, Any]) ->
         m = learner.reward_scale.moments
         m.count, m.mean, m.m2 = float(arrays["reward.moments"][0]), arrays["reward.moments"][1], arrays["reward.moments"][2]
         learner.reward_scale.returns = arrays["reward.returns"]
+    if learner.native is not None:
+        learner.native.load(part("native."))
+    if learner.held_noise is not None:
+        learner.held_noise.matrix, learner.held_noise.age = arrays["exploration.matrix"], arrays["exploration.age"]
     learner.episode_return = arrays["episode_return"]
     learner.recent_returns.extend(arrays["recent_returns"].tolist())
     learner.recent_lengths.extend(arrays["recent_lengths"].tolist())
     learner.noise_rng.bit_generator.state = about["noise_rng"]
     learner.shuffle_rng.bit_generator.state = about["shuffle_rng"]
+    learner.control = {key: float(about["control"][key]) for key in learner.control}
     learner.steps = about["steps"]
     learner.refresh()

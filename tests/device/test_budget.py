@@ -106,6 +106,6 @@ def test_the_other_engine_is_offered_where_it_is_fast_enough() -> None:
 
 
 def test_what_is_too_large_is_refused_with_its_numbers() -> None:
-    with pytest.raises(DoesNotFit, match="KiB of flash for the policy image, stm32f4 has 16: try a smaller hidden layer"):
+    with pytest.raises(DoesNotFit, match="KiB of flash for the policy image, stm32f4 has 16: try narrower layers"):
         budget.check_size(image((128, 128)), target.load("stm32f4"))
     budget.check_size(LARGE, target.load("stm32f4"))

@@ -183,3 +183,7 @@ def test_every_build_system_finds_its_file_and_no_word_is_left_to_fill(folder: P
     assert properties["includes"] in {Path(name).name for name in names if name.startswith("src/")}
     assert "idf_component_register(SRC_DIRS src INCLUDE_DIRS src)" in names["CMakeLists.txt"]
     assert "kconfig: zephyr/Kconfig" in names["zephyr/module.yml"] and "CONFIG_PUFFER_EDGE=y" in names["examples/zephyr/prj.conf"]
+
+
+def test_the_licence_travels_with_the_sources(folder: Path) -> None:
+    assert (folder / "LICENSE").read_bytes() == (Path(__file__).parents[2] / "LICENSE").read_bytes()

@@ -56,7 +56,7 @@ def as_module(name: str) -> str:
     return name.removesuffix(".mpy").removesuffix(".py")
 
 
-@pytest.mark.parametrize("package", ["package.json", *(f"package-{arch}.json" for arch in micropython.ARCHITECTURES)])
+@pytest.mark.parametrize("package", ["package.json", *(f"package-{arch}.json" for arch in micropython.architectures())])
 def test_a_package_lists_all_that_a_board_needs(package: str, source: Source, folder: Path) -> None:
     listed = urls(folder / package)
     assert all((folder / place).is_file() for place in listed.values())
@@ -67,7 +67,7 @@ def test_a_package_lists_all_that_a_board_needs(package: str, source: Source, fo
     assert compiled == [] if package == "package.json" else len(compiled) == len(listed) - 3
 
 
-@pytest.mark.parametrize("arch", micropython.ARCHITECTURES)
+@pytest.mark.parametrize("arch", micropython.architectures())
 def test_machine_code_alone_belongs_to_an_architecture(arch: str, folder: Path) -> None:
     listed = urls(folder / f"package-{arch}.json")
     native = {name: place for name, place in listed.items() if name.endswith(".mpy") and place.startswith(f"mpy/{arch}/")}

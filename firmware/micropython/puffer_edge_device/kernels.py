@@ -3,7 +3,7 @@
 Every kernel takes ``x`` and ``y`` (array "i" to read and to write), ``p`` (array "i": n_in, n_out, stride, zero, low, high,
 left shift, whether there are no multipliers; low and high are less zero), ``q`` (array "i", rows that ``image.py`` lays out) and
 ``w`` (bytes: weights, table or code). Multipliers come as two limbs, so that every value is a small integer of 31 bits and nothing
-is allocated; sums of more than 128 int16 values alone may need more.
+is allocated; sums of more than some 96 int16 values alone may need more.
 """
 
 from .squash import TABLE

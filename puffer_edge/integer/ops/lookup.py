@@ -65,16 +65,25 @@ class Lookup(Op):
         return Lookup(table, width)
 
     @staticmethod
-    def tanh_scale(scale: float) -> float:
-        """The first scale from ``scale`` up, a float32 number, at which no entry of the tanh table lies within 2^-12 of a rounding boundary.
+    def settled(entries: Callable[[float], Floats], scale: float) -> float:
+        """The first scale from ``scale`` up, a float32 number, at which no entry of a table lies within 2^-12 of a rounding boundary.
 
-        There every way to compute tanh gives the same table: another libm, or TFLite-Micro's fixed point.
+        There every way to compute the function gives the same table: another libm, or TFLite-Micro's own.
+
+        Args:
+            entries: the table in steps, not yet rounded, at a scale.
+            scale: a float32 number.
         """
         while True:
-            y = np.tanh(scale * np.arange(1, 129, dtype=np.float64)) * 128.0
+            y = entries(scale)
             if np.abs(y - np.floor(y) - 0.5).min() > 2.0**-12:
                 return scale
             scale = float(np.float32(scale * (1 + 2.0**-10)))
+
+    @staticmethod
+    def tanh_scale(scale: float) -> float:
+        """``settled`` for the tanh table: its input's scale."""
+        return Lookup.settled(lambda s: np.tanh(s * np.arange(1, 129, dtype=np.float64)) * 128.0, scale)
 
     @staticmethod
     def tanh(scale: float, width: int) -> Lookup:
