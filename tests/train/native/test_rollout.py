@@ -163,19 +163,25 @@ def test_several_choices_take_their_own_levels(folder: Path) -> None:
     assert len(np.unique(choice[..., 0])) == 3 and len(np.unique(choice[..., 1])) == 2
 
 
-def test_a_choice_without_probability_is_never_taken(folder: Path) -> None:
-    """The last of three, whose logit is far below: 200,000 draws reach the top of the cumulated probabilities."""
+TOP = 15_563_334
+"""A step at which environment 0 with seed 3 draws the largest number there is, 1 − 2^-24."""
+
+
+def test_a_choice_without_probability_is_never_taken(folder: Path, runs: list[str]) -> None:
+    """Nineteen equal choices, whose probabilities add up to 0.9999998 in float, and one whose probability is 0: the largest draw finds the last equal one."""
+    assert uniform(philox((0, 0, TOP, 0), (3, 1))[0]) == 1 - 2**-24
     environment, _ = in_python(1, 1, 1, echo)
-    shape = shaped(environment, "categorical", (3,))
+    shape = shaped(environment, "categorical", (20,))
     flat = np.zeros(shape.size, np.float32)
     actor = shape.networks[0]
-    size = sum(a * b + b for a, b in zip(actor, actor[1:]))
-    flat[size - 1] = -100.0
-    engine = Engine(shape, 2, "", folder)
-    r, held = stage(engine, environment, 50, 4000, levels=np.arange(3.0))
-    engine.reset(r)
-    engine.rollout(flat, r)
-    assert set(np.unique(held["choice"])) == {0, 1} and abs(held["choice"].mean() - 0.5) < 0.005
+    flat[sum(a * b + b for a, b in zip(actor, actor[1:])) - 1] = -100.0
+    for variant in runs:
+        engine = Engine(shape, 1, variant, folder)
+        r, held = stage(engine, environment, 1, 1, levels=np.arange(20.0))
+        held["step"][:] = TOP
+        engine.reset(r)
+        engine.rollout(flat, r)
+        assert held["choice"][0, 0, 0] == 18
 
 
 def dying(state: Array, action: Array, index: Array) -> tuple[Array, Array, Array]:
