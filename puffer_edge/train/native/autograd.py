@@ -31,7 +31,7 @@ class MLPFunction(torch.autograd.Function):
         flat, x, *_ = ctx.saved_tensors
         gradient = torch.from_numpy(ctx.engine.backward(flat.detach().numpy(), x.detach().numpy(), d.contiguous().numpy()))
         sizes = [shape.numel() for shape in ctx.shapes]
-        parts = gradient[: sum(sizes)].split(sizes)
+        parts = torch.split_with_sizes(gradient[: sum(sizes)], sizes)
         return (None, None, None, *(part.view(shape) for part, shape in zip(parts, ctx.shapes)))
 
 

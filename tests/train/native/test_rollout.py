@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from puffer_edge import envs  # noqa: E402
-from puffer_edge.errors import InvalidInput, Unsupported  # noqa: E402
-from puffer_edge.train.native import structs  # noqa: E402
-from puffer_edge.train.native.engine import Engine, Shape, fill  # noqa: E402
-from tests.train.native.reference import parameters  # noqa: E402
-from tests.train.native.stage import Array, cartpole_in_c, in_python, philox, shaped, stage, trained, uniform  # noqa: E402
+from puffer_edge import envs
+from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.train.native import structs
+from puffer_edge.train.native.engine import Engine, Shape, fill
+from tests.train.native.reference import parameters
+from tests.train.native.stage import Array, cartpole_in_c, in_python, philox, shaped, stage, trained, uniform
 
 CARTPOLE = Shape(4, (24, 17), "tanh", "categorical", (2,), 2)
 
@@ -170,7 +170,7 @@ TOP = 15_563_334
 
 
 def test_a_choice_without_probability_is_never_taken(folder: Path, runs: list[str]) -> None:
-    """Nineteen equal choices, whose probabilities add up to 0.9999998 in float, and one whose probability is 0: the largest draw finds the last equal one."""
+    """Nineteen equal choices, whose probabilities add up to 0.9999998 in float, and one of probability 0: the largest draw finds none of that."""
     assert uniform(philox((0, 0, TOP, 0), (3, 1))[0]) == 1 - 2**-24
     environment, _ = in_python(1, 1, 1, echo)
     shape = shaped(environment, "categorical", (20,))
@@ -333,7 +333,7 @@ def test_what_does_not_fit_is_refused_before_c_is_called(cartpole: tuple[Any, An
             engine.rollout(flat, r)
     r, held = stage(engine, cartpole[0], 2, 3, **levels)
     fill(r, reward=held["reward"].astype(np.float32))
-    with pytest.raises(InvalidInput, match="reward is .* of float32, it needs .* of float64"):
+    with pytest.raises(InvalidInput, match=r"reward is .* of float32, it needs .* of float64"):
         engine.rollout(flat, r)
     fill(r, reward=held["reward"])
     r.cost_value = None
