@@ -79,10 +79,10 @@ INLINE float pe_exp(float x)
 /* ln x for normal x > 0, NaN for NaN: exponent · ln 2 + 2 artanh(f / (2 + f)), f = mantissa − 1 in −0.293 … 0.414. */
 INLINE float pe_log(float x)
 {
-    int32_t bits;
+    uint32_t bits;
     memcpy(&bits, &x, 4);
-    int32_t e = (bits - 0x3f3504f3) >> 23; /* so that the mantissa lies in √½ … √2 */
-    bits -= e * (1 << 23);
+    int32_t e = (int32_t)(bits - 0x3f3504f3u) >> 23; /* so that the mantissa lies in √½ … √2 */
+    bits -= (uint32_t)e << 23;
     float mantissa;
     memcpy(&mantissa, &bits, 4);
     float f = mantissa - 1.0f + (x - x), s = f / (2.0f + f), z = s * s; /* x − x: 0, but NaN for NaN and infinity */
