@@ -26,10 +26,10 @@ API void pe_engine_forward(engine *e, const real *flat, int64_t rows, const real
     pool_run(e->pool, forward_task, &p);
 }
 
-/* Rows of a shard: whole blocks, the same for any number of threads. */
+/* Rows of a shard, the same for any number of threads; fours keep to the tiles of a product. */
 static void shard(int64_t rows, int index, int64_t *from, int64_t *to)
 {
-    int64_t each = ROUND_UP((rows + SHARDS - 1) / SHARDS, BLOCK);
+    int64_t each = ROUND_UP((rows + SHARDS - 1) / SHARDS, 4);
     *from = index * each < rows ? index * each : rows;
     *to = *from + each < rows ? *from + each : rows;
 }
