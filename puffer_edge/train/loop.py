@@ -296,7 +296,11 @@ class Learner:
                 f"the training diverged at step {self.steps}: {', '.join(bad)} is NaN or infinite; "
                 f"the policy of step {self.last_good.origin['steps']} is kept; try a lower learning_rate than {self.settings.learning_rate:g}"
             )
-        self.moments.update(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
+        seen = rollout.observation.reshape(-1, rollout.observation.shape[-1])
+        if self.native is not None:
+            self.moments.merge(len(seen), *self.native.engine.moments(seen))
+        else:
+            self.moments.update(seen)
         self.refresh()
 
     def _metrics(self, rollout: Rollout | Experience, statistics: Mapping[str, float], rate: float) -> dict[str, float]:

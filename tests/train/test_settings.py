@@ -26,7 +26,7 @@ def test_every_environment_has_a_preset_and_others_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr": 1.0}, "no setting lr: it has steps"),
+        ({"lr": 1.0}, "no setting lr: it has engine, threads, steps"),
         ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
         ({"rows": 2.5}, "rows must be a whole number"),
         ({"epochs": True}, "epochs"),

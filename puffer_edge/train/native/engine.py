@@ -161,6 +161,14 @@ class Engine:
         self._library.pe_engine_advantages(self._engine, ctypes.byref(a))
         return advantage, returns
 
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        """(n,) mean of the columns of (rows, n) float64, and sum of their squared deviations."""
+        rows, n = x.shape
+        x = _array("x", x, (rows, n), np.float64)
+        mean, m2, part = (np.empty(count) for count in (n, n, 8 * n))
+        self._library.pe_engine_moments(self._engine, rows, n, *(_place(a) for a in (x, mean, m2, part)))
+        return mean, m2
+
     def reset(self, rollout: Any) -> None:
         """Start all environments of a rollout afresh."""
         self._library.pe_engine_reset(self._engine, ctypes.byref(rollout))

@@ -176,6 +176,14 @@ def test_v_trace_by_hand(double: Path) -> None:
     np.testing.assert_allclose([cut[0, 0], late[0, 0]], [1.0 - 0.5, 1.0 + 0.5 * 0.25 - 0.5])
 
 
+def test_moments_are_numpys_for_any_number_of_threads(folder: Path) -> None:
+    x = np.random.default_rng(0).normal(5.0, [1.0, 1e-3, 100.0], (1000, 3))
+    found = [Engine(SHAPES["classic"], threads, "portable", folder).moments(x) for threads in (1, 3)]
+    assert all(np.array_equal(a, b) for a, b in zip(*found))
+    np.testing.assert_allclose(found[0][0], x.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found[0][1], ((x - x.mean(0)) ** 2).sum(0), rtol=1e-12)
+
+
 def test_random_words_are_the_published_ones(folder: Path) -> None:
     """The known answers of the Random123 distribution for Philox4x32-10."""
     library, out = native.load("portable", folder), (ctypes.c_uint32 * 4)()
