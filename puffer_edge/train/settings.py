@@ -31,7 +31,7 @@ class PPOSettings:
     engine: str = "auto"
     """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
     threads: int = 0
-    """Of the native engine, 0 for all cores; the bits do not depend on them."""
+    """Of the native engine; 0: all cores, or one for small minibatches. The bits do not depend on them."""
     steps: int = 200_000
     """Environment steps of a whole training; the learning rate falls to zero over them."""
     rows: int = 16

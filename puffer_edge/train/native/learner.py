@@ -22,6 +22,8 @@ from puffer_edge.train.native.engine import Engine, Shape, fill
 from puffer_edge.train.settings import PPOSettings
 
 FAULTS = {1: "an observation", 2: "a reward", 3: "a cost"}
+SHARED_WORK = 4_000_000
+"""Samples of a minibatch times parameters, from which on several threads share it."""
 STATE = ("state", "observed", "acting", "step", "elapsed", "episode_return", "episode_cost", "first", "second", "adam_steps", "updates")
 """Arrays that change from rollout to rollout."""
 
@@ -55,6 +57,11 @@ def obstacle(environment: Environment, settings: PPOSettings) -> str:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_for(shape: Shape, settings: PPOSettings) -> int:
+    """Threads that pay: all cores, but one where a minibatch is so small that waiting for each other would cost what they gain."""
+    return cores() if min(settings.minibatch, settings.rows * settings.horizon) * shape.size >= SHARED_WORK else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +114,8 @@ class NativeEngine:
         if why := obstacle(environment, settings):
             raise Unsupported(f"the native engine does not train {environment.name}: {why}")
         self._environment, self._settings, self._seed = environment, settings, seed
-        self.engine = Engine(shape_of(environment.contract, settings), settings.threads or cores())
+        shape = shape_of(environment.contract, settings)
+        self.engine = Engine(shape, settings.threads or threads_for(shape, settings))
         self.variant, self.threads = self.engine.variant, self.engine.threads
         if parameters.shape != (self.engine.shape.size,) or not parameters.flags.c_contiguous:
             raise InvalidInput(f"the flat buffer has shape {parameters.shape}, the native engine needs ({self.engine.shape.size},)")
