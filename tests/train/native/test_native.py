@@ -158,6 +158,9 @@ def test_advantages_are_those_of_the_definition(double: Path) -> None:
             engine.advantages(**data, discount=0.97, trace_decay=0.9, ratio=np.ones(shape)),
         ):
             np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+        off = {"ratio": rng.lognormal(0, 0.7, shape), "ratio_clip": 1.3, "trace_clip": 0.9}
+        ours = engine.advantages(**data, discount=0.97, trace_decay=0.9, **off)
+        np.testing.assert_allclose(ours, advantages.advantages(**data, discount=0.97, trace_decay=0.9, **off), rtol=1e-12, atol=1e-12)
         scaled = engine.advantages(**data | {"reward": data["reward"] * 5}, discount=0.97, trace_decay=0.9, reward_scale=5.0)
         np.testing.assert_allclose(scaled, wanted, rtol=1e-9, atol=1e-12)
 
