@@ -27,7 +27,6 @@ def why_not() -> str:
     return ""
 
 
-@cache
 def load(variant: str = "", folder: Path = HERE) -> Any:
     """The library of a variant.
 
@@ -38,7 +37,11 @@ def load(variant: str = "", folder: Path = HERE) -> Any:
     Raises:
         Unsupported: it was not built, this processor does not run it, or it is of another version.
     """
-    variant = variant or os.environ.get("PUFFER_EDGE_NATIVE", "")
+    return _load(variant or os.environ.get("PUFFER_EDGE_NATIVE", ""), folder)
+
+
+@cache
+def _load(variant: str, folder: Path) -> Any:
     if variant and variant not in VARIANTS:
         raise Unsupported(f"the native trainer has no variant {variant!r}: it has {', '.join(VARIANTS)}")
     built = [name for name in variants() if library(name, folder).is_file()]
@@ -78,9 +81,9 @@ def _open(path: Path) -> Any:
         "pe_engine_advantages": (None, (p, p)),
         "pe_engine_update": (i32, (p, p)),
         "pe_engine_moments": (None, (p, i64, i32, p, p, p, p)),
-        "pe_engine_order": (None, (p, p, i32, p)),
+        "pe_engine_order": (i32, (p, p, i32, p)),
         "pe_native_philox": (None, (p, p, p)),
-        "pe_native_functions": (None, (i64, p, p, p, p)),
+        "pe_native_functions": (None, (i64, *[p] * 6)),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(found, name)

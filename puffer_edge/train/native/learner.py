@@ -21,7 +21,6 @@ from puffer_edge.train.native import structs, why_not
 from puffer_edge.train.native.engine import Engine, Shape, fill
 from puffer_edge.train.settings import PPOSettings
 
-FAULTS = {1: "an observation", 2: "a reward", 3: "a cost"}
 SHARED_WORK = 4_000_000
 """Samples of a minibatch times parameters, from which on several threads share it."""
 STATE = ("state", "observed", "acting", "step", "elapsed", "episode_return", "episode_cost", "first", "second", "adam_steps", "updates")
@@ -123,7 +122,7 @@ class NativeEngine:
         self.parameters = parameters
         self._arrays = self._allocate()
         self._structure = self._describe()
-        self.engine.reset(self._structure)
+        self._raise_for(*self.engine.reset(self._structure))
 
     def _allocate(self) -> dict[str, npt.NDArray[Any]]:
         c, s = self._environment.contract, self._settings
@@ -163,6 +162,7 @@ class NativeEngine:
         levels = np.concatenate([np.ravel(level) for level in c.levels]) if c.levels else np.zeros(1)
         low, high = np.array([ch.low for ch in c.actions]), np.array([ch.high for ch in c.actions])
         fill(r, levels=levels.astype(np.float64), scale=(high - low) / 2, offset=(high + low) / 2)
+        fill(r, mean=np.zeros(c.n_observations), deviation=np.ones(c.n_observations))
         fill(r, **{name: x for name, x in self._arrays.items() if name not in ("first", "second", "adam_steps", "updates")})
         return r
 
@@ -174,20 +174,21 @@ class NativeEngine:
         """
         a, r = self._arrays, self._structure
         mean, deviation = (np.ascontiguousarray(x, np.float64) for x in (normalizer.mean, normalizer.std))
-        r.mean, r.deviation, r.clip = mean.ctypes.data, deviation.ctypes.data, normalizer.clip
+        fill(r, mean=mean, deviation=deviation)
+        r.clip = normalizer.clip
         acted = self._compiled.columns["interventions"]
         before = a["state"][:, acted].sum()
-        what, t, row = self.engine.rollout(self.parameters, r)
-        if what:
-            raise Diverged(
-                f"{self._environment.name} gave {FAULTS[what]} that is NaN or infinite, in row {row} at step "
-                f"{int(a['updates'][0]) * self._settings.horizon + t} of its training"
-            )
+        self._raise_for(*self.engine.rollout(self.parameters, r))
         ended = np.nonzero(a["finished_length"])
         rate = float(a["state"][:, acted].sum() - before) / a["reward"].size
         terminated, truncated = a["terminated"].view(np.bool_), a["truncated"].view(np.bool_)
         finished = a["finished_return"][ended], a["finished_length"][ended]
         return Experience(a["observation"], a["reward"], a["cost"], terminated, truncated, rate, *finished, a)
+
+    def _raise_for(self, what: int, t: int, row: int) -> None:
+        if what:
+            step = int(self._arrays["updates"][0]) * self._settings.horizon + t
+            raise Diverged(f"{self._environment.name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
 
     def update(self, experience: Experience, reward_scale: float, rates: Mapping[str, float], epochs: int) -> dict[str, float]:
         """Epochs of PPO on one rollout.

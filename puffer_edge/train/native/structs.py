@@ -7,9 +7,17 @@ from ctypes import c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 MOST_LAYERS, MOST_NETWORKS, MOST_GROUPS, MOST_OUTPUTS, BLOCK = 4, 3, 16, 256, 48
+MOST_ACTIONS, MOST_STEPS, ENVIRONMENT_VERSION = 64, 2**31 - 1, 1
 STATISTICS = ("policy_loss", "value_loss", "cost_value_loss", "entropy", "approx_kl", "clip_fraction")
+FAULTS = {1: "an observation", 2: "a reward", 3: "a cost", 4: "a first observation"}
+FIRST_OBSERVATION = 4
 VALUE_FORMS = ("plain", "clipped", "clamped")
 MOST_EPOCHS = 64
+
+
+def size_of(structure: Any) -> int:
+    """Bytes."""
+    return ctypes.sizeof(structure)
 
 
 def _structure(name: str, fields: list[tuple[str, Any]]) -> Any:

@@ -199,24 +199,55 @@ def test_random_words_are_the_published_ones(folder: Path) -> None:
         assert list(out) == wanted
 
 
+def functions(variant: str, folder: Path, x: Array) -> list[Array]:
+    """exp, log, tanh, sine and cosine of a turn."""
+    found = [np.empty_like(x) for _ in range(5)]
+    native.load(variant, folder).pe_native_functions(len(x), x.ctypes.data, *(y.ctypes.data for y in found))
+    return found
+
+
+def test_nan_in_a_weight_or_an_input_reaches_the_outputs(folder: Path, runs: list[str]) -> None:
+    for variant, name in itertools.product(runs, ("classic", "cost critic")):
+        engine, shape = Engine(SHAPES[name], 1, variant, folder), SHAPES[name]
+        flat, x = parameters(shape).astype(np.float32), np.ones((50, shape.inputs), np.float32)
+        assert np.isfinite(engine.forward(flat, x)).all()
+        x[7, 1] = np.nan
+        out = engine.forward(flat, x)
+        assert np.isnan(out[7]).all() and np.isfinite(np.delete(out, 7, 0)).all()
+        flat[0] = np.nan
+        assert np.isnan(engine.forward(flat, x[:1])[0, : shape.outputs]).all()
+
+
 def test_functions_are_as_exact_as_they_say(folder: Path, runs: list[str]) -> None:
     x = np.concatenate([np.linspace(-87, 88, 400_001), np.geomspace(1e-30, 1e30, 400_001), -np.geomspace(1e-6, 80, 100_001)]).astype(np.float32)
     for variant in runs:
-        e, log, t = (np.empty_like(x) for _ in range(3))
-        native.load(variant, folder).pe_native_functions(len(x), x.ctypes.data, e.ctypes.data, log.ctypes.data, t.ctypes.data)
+        e, log, t, *_ = functions(variant, folder, x)
         exact, bounded, positive = x.astype(np.float64), np.clip(x, -87, 88).astype(np.float64), x > 1e-37
         assert np.abs(e / np.exp(bounded) - 1).max() < 2.5e-7
         assert (np.abs(log[positive] - np.log(exact[positive])) < 3e-7 * np.maximum(1, np.abs(np.log(exact[positive])))).all()
         assert np.abs(t - np.tanh(exact)).max() < 2.5e-7
+        turn = np.arange(2**20, dtype=np.float32) / 2**20
+        *_, sine, cosine = functions(variant, folder, turn)
+        angle = 2 * np.pi * turn.astype(np.float64)
+        assert np.abs(sine - np.sin(angle)).max() < 2.5e-7 and np.abs(cosine - np.cos(angle)).max() < 2.5e-7
+        nan = functions(variant, folder, np.full(17, np.nan, np.float32))
+        assert all(np.isnan(y).all() for y in nan)
 
 
 def test_what_it_does_not_take_is_refused_before_c_is_called(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = SHAPES["classic"]
     for shape, says in (
         (replace(good, hidden=(8,) * 4), "1 to 3 hidden layers, not 4"),
-        (replace(good, hidden=(5000,)), "widths of up to 4096"),
+        (replace(good, hidden=(5000,)), "widths of 1 up to 4096"),
         (replace(good, sizes=(2,) * 17), "16 groups"),
         (replace(good, sizes=(300,)), "256 outputs"),
+        (replace(good, hidden=(0,)), "widths of 1 up to 4096"),
+        (replace(good, inputs=-3), "widths of 1 up to 4096"),
+        (replace(good, sizes=()), "groups of at least one choice"),
+        (replace(good, kind="gaussian", sizes=(2,)), "a 1 for each number"),
+        (replace(good, activation="gelu"), "activation relu or tanh"),
+        (replace(good, critics=3), "1 or 2 critics"),
+        (replace(good, hidden=(4096, 4096)), "16777216 parameters, not 3"),
     ):
         with pytest.raises(Unsupported, match=says):
             Engine(shape, 1, "portable", folder)
@@ -235,7 +266,7 @@ def test_what_it_does_not_take_is_refused_before_c_is_called(folder: Path, tmp_p
     with pytest.raises(Unsupported, match="does not load"):
         native.load("portable", tmp_path)
     monkeypatch.setattr(native, "VERSION", 99)
-    native.load.cache_clear()
+    native._load.cache_clear()
     with pytest.raises(Unsupported, match="has version 1, this code speaks 99"):
         native.load("portable", folder)
-    native.load.cache_clear()
+    native._load.cache_clear()

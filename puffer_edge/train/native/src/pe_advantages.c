@@ -23,7 +23,7 @@ static void advantages_task(void *argument, int thread)
             for (int i = 0; i < columns; i++) {
                 int64_t at = t * a->rows + from + i;
                 double ratio = a->ratio ? (double)a->ratio[at] : 1.0;
-                double rho = ratio < a->ratio_clip ? ratio : a->ratio_clip, trace = ratio < a->trace_clip ? ratio : a->trace_clip;
+                double rho = ratio > a->ratio_clip ? a->ratio_clip : ratio, trace = ratio > a->trace_clip ? a->trace_clip : ratio;
                 double value = (double)a->value[at], after = a->terminated[at] ? 0.0 : (double)a->final_value[at];
                 double delta = rho * (a->reward[at] / a->reward_scale + a->discount * after - value);
                 double keep = a->terminated[at] | a->truncated[at] ? 0.0 : a->discount * a->trace_decay * trace;

@@ -145,12 +145,13 @@ API int32_t pe_native_level(void)
 #endif
 }
 
-/* exp, log and tanh as the trainer computes them. */
-API void pe_native_functions(int64_t n, const real *x, real *e, real *l, real *t)
+/* exp, log, tanh, and sine and cosine of a turn, as the trainer computes them. */
+API void pe_native_functions(int64_t n, const real *x, real *e, real *l, real *t, real *sine, real *cosine)
 {
     for (int64_t i = 0; i < n; i++) {
         e[i] = pe_exp(x[i]);
         l[i] = pe_log(x[i]);
         t[i] = pe_tanh(x[i]);
+        pe_turn(x[i], &sine[i], &cosine[i]);
     }
 }

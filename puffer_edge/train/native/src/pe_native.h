@@ -7,6 +7,7 @@
 
 #define PE_NATIVE_VERSION 1
 #define API __attribute__((visibility("default")))
+#define MOST_ACTIONS 64 /* numbers of an action */
 #define SHARDS 8 /* parts of a sum, added in their order: the bits do not depend on the number of threads */
 
 typedef struct engine engine;
@@ -40,7 +41,7 @@ typedef struct pe_rollout {
     uint8_t *terminated, *truncated, *alive;
     double *finished_return, *finished_cost; /* NaN where no episode ended */
     int32_t *finished_length;                /* 0 there */
-    int64_t fault[3];                        /* what (0: nothing, 1: observation, 2: reward, 3: cost), step, row */
+    int64_t fault[3]; /* what was not finite (0: nothing, 1: observation, 2: reward, 3: cost, 4: first observation of an episode), step, row */
 } pe_rollout;
 
 typedef struct pe_advantages {

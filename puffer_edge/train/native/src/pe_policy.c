@@ -4,10 +4,11 @@
 
 typedef real column[BLOCK];
 
-/* Softmax of one group, choice by choice in columns: probabilities, and the logarithm of their divisor, the largest logit taken in. */
-static void softmax(int rows, int choices, const column *z, column *p, column divisor)
+/* Of one group, choice by choice in columns: the exponentials of logits less the largest one, their sum, and the logarithm of what to
+ * divide by, the largest logit taken in. */
+static void exponentials(int rows, int choices, const column *z, column *p, column sum, column divisor)
 {
-    column most, sum;
+    column most;
     for (int i = 0; i < rows; i++) {
         most[i] = z[0][i];
         sum[i] = 0;
@@ -20,11 +21,18 @@ static void softmax(int rows, int choices, const column *z, column *p, column di
             p[k][i] = pe_exp(z[k][i] - most[i]);
             sum[i] += p[k][i];
         }
+    for (int i = 0; i < rows; i++)
+        divisor[i] = pe_log(sum[i]) + most[i];
+}
+
+/* The probabilities of one group. */
+static void softmax(int rows, int choices, const column *z, column *p, column divisor)
+{
+    column sum;
+    exponentials(rows, choices, z, p, sum, divisor);
     for (int k = 0; k < choices; k++)
         for (int i = 0; i < rows; i++)
             p[k][i] /= sum[i];
-    for (int i = 0; i < rows; i++)
-        divisor[i] = pe_log(sum[i]) + most[i];
 }
 
 static void columns_of(int rows, int count, const real *out, int row, column *z)
@@ -32,15 +40,6 @@ static void columns_of(int rows, int count, const real *out, int row, column *z)
     for (int i = 0; i < rows; i++)
         for (int k = 0; k < count; k++)
             z[k][i] = out[i * row + k];
-}
-
-/* Two independent standard normal numbers (Box and Muller, 1958) of two words. */
-static void normal(uint32_t a, uint32_t b, real *first, real *second)
-{
-    real radius = (real)sqrt(-2.0 * log(((double)(a >> 8) + 0.5) / 16777216.0));
-    double angle = 6.283185307179586 * ((double)(b >> 8) / 16777216.0);
-    *first = radius * (real)cos(angle);
-    *second = radius * (real)sin(angle);
 }
 
 static words draw(uint32_t number, uint32_t index, uint64_t step, uint32_t seed)
@@ -51,18 +50,32 @@ static words draw(uint32_t number, uint32_t index, uint64_t step, uint32_t seed)
 static void sample_numbers(const pe_head *h, const real *log_std, int rows, const real *out, int row, uint32_t seed, const uint32_t *index,
                            const uint64_t *step, real *number, real *log_prob)
 {
-    for (int i = 0; i < rows; i++) {
-        real noise[MOST_GROUPS + 3], sum = 0;
-        for (int j = 0; j < h->groups; j += 4) {
-            words w = draw((uint32_t)j / 4, index[i], step[i], seed);
-            normal(w.w[0], w.w[1], &noise[j], &noise[j + 1]);
-            normal(w.w[2], w.w[3], &noise[j + 2], &noise[j + 3]);
+    column radius[2], turn[2], noise[4];
+    for (int i = 0; i < rows; i++)
+        log_prob[i] = 0;
+    for (int first = 0; first < h->groups; first += 4) {
+        for (int i = 0; i < rows; i++) {
+            words w = draw((uint32_t)first / 4, index[i], step[i], seed);
+            for (int pair = 0; pair < 2; pair++) {
+                radius[pair][i] = ((real)(w.w[2 * pair] >> 8) + 1) * (real)(1.0 / 16777216.0); /* in (0, 1] */
+                turn[pair][i] = uniform(w.w[2 * pair + 1]);
+            }
         }
-        for (int j = 0; j < h->groups; j++) {
-            number[i * h->groups + j] = out[i * row + j] + pe_exp(log_std[j]) * noise[j];
-            sum -= (real)0.5 * noise[j] * noise[j] + log_std[j] + HALF_LOG_TAU;
+        for (int pair = 0; pair < 2 && first + 2 * pair < h->groups; pair++) /* Box and Muller, 1958 */
+            for (int i = 0; i < rows; i++) {
+                real sine, cosine, length = pe_sqrt(-2 * pe_log(radius[pair][i]));
+                pe_turn(turn[pair][i], &sine, &cosine);
+                noise[2 * pair][i] = length * cosine;
+                noise[2 * pair + 1][i] = length * sine;
+            }
+        for (int j = first; j < h->groups && j < first + 4; j++) {
+            const real *drawn = noise[j - first];
+            real deviation = pe_exp(log_std[j]), offset = log_std[j] + HALF_LOG_TAU;
+            for (int i = 0; i < rows; i++) {
+                number[i * h->groups + j] = out[i * row + j] + deviation * drawn[i];
+                log_prob[i] -= (real)0.5 * drawn[i] * drawn[i] + offset;
+            }
         }
-        log_prob[i] = sum;
     }
 }
 
@@ -73,21 +86,21 @@ void policy_sample(const pe_head *h, const real *log_std, int rows, const real *
         sample_numbers(h, log_std, rows, out, row, seed, index, step, number, log_prob);
         return;
     }
-    column *z = (column *)workspace, *p = z + head_outputs(h), divisor;
+    column *z = (column *)workspace, *p = z + head_outputs(h), divisor, sum;
     columns_of(rows, head_outputs(h), out, row, z);
     for (int i = 0; i < rows; i++)
         log_prob[i] = 0;
     for (int g = 0, first = 0; g < h->groups; first += h->sizes[g++]) {
-        softmax(rows, h->sizes[g], (const column *)z + first, p + first, divisor);
+        exponentials(rows, h->sizes[g], (const column *)z + first, p + first, sum, divisor);
         column reached = {0}, taken;
         int32_t picked[BLOCK];
         real drawn[BLOCK];
         for (int i = 0; i < rows; i++) {
-            drawn[i] = uniform(draw((uint32_t)g, index[i], step[i], seed).w[0]);
+            drawn[i] = uniform(draw((uint32_t)g, index[i], step[i], seed).w[0]) * sum[i];
             picked[i] = 0;
             taken[i] = z[first][i];
         }
-        for (int k = 0; k + 1 < h->sizes[g]; k++) /* the first choice whose cumulated probability exceeds the number drawn */
+        for (int k = 0; k + 1 < h->sizes[g]; k++) /* the first choice with which the sum exceeds the number drawn: none of probability 0 */
             for (int i = 0; i < rows; i++) {
                 reached[i] += p[first + k][i];
                 int beyond = drawn[i] >= reached[i] && picked[i] == k;
@@ -143,7 +156,7 @@ static void value_loss(const pe_loss *loss, int rows, const column value, const 
     if (loss->value_form == VALUE_CLAMPED)
         for (int i = 0; i < rows; i++) {
             slope[i] = squared[i] > bound ? 0 : slope[i];
-            squared[i] = smaller(squared[i], bound);
+            squared[i] = squared[i] > bound ? bound : squared[i];
         }
     if (loss->value_form == VALUE_CLIPPED)
         for (int i = 0; i < rows; i++) {

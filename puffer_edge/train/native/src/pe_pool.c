@@ -5,7 +5,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define SPINS 1000 /* some 50 µs, at 140 cycles a pause */
+#define SPINS 2000  /* with PAUSE, some 80 µs */
+#define YIELDS 200  /* of a core that somebody else may want, before sleeping */
 
 #if defined(__x86_64__)
 #define PAUSE() __builtin_ia32_pause()
@@ -15,19 +16,23 @@
 #define PAUSE() ((void)0)
 #endif
 
+/* A number that only grows, and those who wait for it to change. */
+typedef struct gate {
+    _Alignas(64) atomic_uint passed;
+    atomic_int sleepers;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+} gate;
+
 struct pool {
     int threads;
     pthread_t *started;
     task run;
     void *argument;
-    _Alignas(64) atomic_uint turn; /* counts functions that were given out */
+    gate begin, end, barrier; /* a function was given out, was done by all; all have arrived */
     _Alignas(64) atomic_int running;
     _Alignas(64) atomic_int arrived;
-    atomic_uint passed; /* counts barriers */
-    atomic_int sleepers;
     atomic_int ending;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
 };
 
 typedef struct worker {
@@ -35,45 +40,62 @@ typedef struct worker {
     int index;
 } worker;
 
-static unsigned await_turn(pool *p, unsigned seen)
+static unsigned gate_now(gate *g) { return atomic_load_explicit(&g->passed, memory_order_acquire); }
+
+/* A sleeper counts itself before it looks again, the opener looks for sleepers after it has opened: one of them sees the other. */
+static void gate_open(gate *g)
 {
-    for (int i = 0; i < SPINS; i++) {
-        unsigned now = atomic_load_explicit(&p->turn, memory_order_acquire);
-        if (now != seen)
-            return now;
-        PAUSE();
+    atomic_fetch_add(&g->passed, 1);
+    if (atomic_load(&g->sleepers)) {
+        pthread_mutex_lock(&g->lock);
+        pthread_cond_broadcast(&g->wake);
+        pthread_mutex_unlock(&g->lock);
     }
-    pthread_mutex_lock(&p->lock);
-    atomic_fetch_add(&p->sleepers, 1);
-    while (atomic_load(&p->turn) == seen)
-        pthread_cond_wait(&p->wake, &p->lock);
-    atomic_fetch_sub(&p->sleepers, 1);
-    pthread_mutex_unlock(&p->lock);
-    return atomic_load(&p->turn);
+}
+
+static void gate_await(gate *g, unsigned seen)
+{
+    for (int i = 0; i < SPINS + YIELDS; i++) {
+        if (gate_now(g) != seen)
+            return;
+        if (i < SPINS)
+            PAUSE();
+        else
+            sched_yield();
+    }
+    pthread_mutex_lock(&g->lock);
+    atomic_fetch_add(&g->sleepers, 1);
+    while (atomic_load(&g->passed) == seen)
+        pthread_cond_wait(&g->wake, &g->lock);
+    atomic_fetch_sub(&g->sleepers, 1);
+    pthread_mutex_unlock(&g->lock);
 }
 
 static void *work(void *argument)
 {
     worker mine = *(worker *)argument;
+    pool *p = mine.p;
     free(argument);
-    unsigned seen = 0;
-    for (;;) {
-        seen = await_turn(mine.p, seen);
-        if (atomic_load(&mine.p->ending))
+    for (unsigned seen = 0;; seen++) {
+        gate_await(&p->begin, seen);
+        if (atomic_load(&p->ending))
             return NULL;
-        mine.p->run(mine.p->argument, mine.index);
-        atomic_fetch_sub_explicit(&mine.p->running, 1, memory_order_release);
+        p->run(p->argument, mine.index);
+        if (atomic_fetch_sub_explicit(&p->running, 1, memory_order_acq_rel) == 1)
+            gate_open(&p->end);
     }
 }
 
-static void next_turn(pool *p)
+static void gate_make(gate *g)
 {
-    atomic_fetch_add(&p->turn, 1);
-    if (atomic_load(&p->sleepers)) {
-        pthread_mutex_lock(&p->lock);
-        pthread_cond_broadcast(&p->wake);
-        pthread_mutex_unlock(&p->lock);
-    }
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->wake, NULL);
+}
+
+static void gate_free(gate *g)
+{
+    pthread_cond_destroy(&g->wake);
+    pthread_mutex_destroy(&g->lock);
 }
 
 pool *pool_new(int threads)
@@ -82,8 +104,9 @@ pool *pool_new(int threads)
     if (threads < 1 || posix_memalign((void **)&p, 64, sizeof *p))
         return NULL;
     *p = (pool){.threads = 1, .started = calloc((size_t)threads, sizeof(pthread_t))};
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->wake, NULL);
+    gate_make(&p->begin);
+    gate_make(&p->end);
+    gate_make(&p->barrier);
     for (int k = 1; p->started && k < threads; k++) {
         worker *w = malloc(sizeof *w);
         if (!w)
@@ -107,11 +130,12 @@ void pool_free(pool *p)
     if (!p)
         return;
     atomic_store(&p->ending, 1);
-    next_turn(p);
+    gate_open(&p->begin);
     for (int k = 1; k < p->threads; k++)
         pthread_join(p->started[k], NULL);
-    pthread_cond_destroy(&p->wake);
-    pthread_mutex_destroy(&p->lock);
+    gate_free(&p->begin);
+    gate_free(&p->end);
+    gate_free(&p->barrier);
     free(p->started);
     free(p);
 }
@@ -120,34 +144,27 @@ int pool_threads(const pool *p) { return p->threads; }
 
 void pool_run(pool *p, task run, void *argument)
 {
+    if (p->threads == 1) {
+        run(argument, 0);
+        return;
+    }
+    unsigned seen = gate_now(&p->end);
     p->run = run;
     p->argument = argument;
     atomic_store_explicit(&p->running, p->threads - 1, memory_order_relaxed);
-    if (p->threads > 1)
-        next_turn(p);
+    gate_open(&p->begin);
     run(argument, 0);
-    for (int i = 0; atomic_load_explicit(&p->running, memory_order_acquire) > 0; i++) {
-        if (i < SPINS)
-            PAUSE();
-        else
-            sched_yield();
-    }
+    gate_await(&p->end, seen);
 }
 
 void pool_barrier(pool *p)
 {
     if (p->threads == 1)
         return;
-    unsigned round = atomic_load_explicit(&p->passed, memory_order_relaxed);
+    unsigned seen = gate_now(&p->barrier); /* cannot change before this thread has arrived */
     if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) == p->threads - 1) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&p->passed, round + 1, memory_order_release);
-        return;
-    }
-    for (int i = 0; atomic_load_explicit(&p->passed, memory_order_acquire) == round; i++) {
-        if (i < SPINS)
-            PAUSE();
-        else
-            sched_yield();
-    }
+        gate_open(&p->barrier);
+    } else
+        gate_await(&p->barrier, seen);
 }

@@ -1,5 +1,5 @@
-/* A pool of threads that run one function together. Between two functions and at barriers they spin for a bounded time before they
- * sleep or yield: a sleeping thread costs tens of microseconds to wake, and a spinning one costs others their core. */
+/* A pool of threads that run one function together. Between two functions and at barriers they spin for a bounded time, yield, then
+ * sleep: a sleeping thread costs tens of microseconds to wake, and a spinning one costs others their core. */
 #ifndef PE_POOL_H
 #define PE_POOL_H
 

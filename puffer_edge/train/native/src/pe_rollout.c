@@ -1,11 +1,14 @@
 /* A whole horizon in one go: a thread takes a block of environments and steps it to the end; nobody waits for anybody in between. */
 
+enum { NOTHING, OBSERVATION, REWARD, COST, START };
+
 typedef struct rollout {
     engine *e;
     pe_rollout *r;
     int64_t block; /* environments of a block */
     atomic_llong next;
-    atomic_int failed;
+    atomic_llong failed; /* earliest step with a number that is not finite: no block goes beyond it */
+    pthread_mutex_t lock;
 } rollout;
 
 /* A block of environments within a rollout. */
@@ -16,7 +19,7 @@ typedef struct piece {
     int count, agents, rows;
     int64_t row, all; /* first row; rows of the whole rollout */
     real *workspace, *out, *policy_room;
-    double action[BLOCK * MOST_GROUPS];
+    double action[BLOCK * MOST_ACTIONS];
 } piece;
 
 static void normalise(const piece *p, int rows, const double *seen, real *x)
@@ -38,16 +41,23 @@ static int all_finite(int count, const double *x)
     return sum == 0;
 }
 
-static void report(rollout *all, const piece *p, int what, int64_t t, int width, const double *x)
+/* Of all faults the earliest counts, then that of the lowest row: the same one for any number of threads. */
+static void check(rollout *all, const piece *p, int what, int64_t t, int width, const double *x)
 {
-    if (atomic_exchange(&all->failed, 1))
+    if (all_finite(p->rows * width, x))
         return;
     int i = 0;
     while (i < p->rows * width - 1 && x[i] - x[i] == 0)
         i++;
-    p->r->fault[0] = what;
-    p->r->fault[1] = t;
-    p->r->fault[2] = p->row + i / width;
+    int64_t *fault = p->r->fault, row = p->row + i / width;
+    pthread_mutex_lock(&all->lock);
+    if (!fault[0] || t < fault[1] || (t == fault[1] && (row < fault[2] || (row == fault[2] && what < fault[0])))) {
+        fault[0] = what;
+        fault[1] = t;
+        fault[2] = row;
+        atomic_store(&all->failed, t);
+    }
+    pthread_mutex_unlock(&all->lock);
 }
 
 static void act(piece *p, int64_t t)
@@ -113,8 +123,10 @@ static void count_step(piece *p, int64_t t, uint8_t *over)
         r->step[environment]++;
         r->elapsed[environment]++;
         int late = r->env->max_steps && r->elapsed[environment] >= (int32_t)r->env->max_steps, gone = 1;
-        for (int i = k * p->agents; i < (k + 1) * p->agents; i++)
-            gone &= r->terminated[at + i] != 0;
+        for (int i = k * p->agents; i < (k + 1) * p->agents; i++) {
+            r->terminated[at + i] = r->terminated[at + i] != 0; /* an environment may say yes by any number; Python's bools are 0 and 1 */
+            gone &= r->terminated[at + i];
+        }
         over[k] = late || gone;
         for (int i = k * p->agents; i < (k + 1) * p->agents; i++) {
             uint8_t *acting = &r->acting[p->row + i];
@@ -135,6 +147,7 @@ static void count_step(piece *p, int64_t t, uint8_t *over)
     }
 }
 
+/* 0 where a fault at an earlier step ends it. */
 static int step_piece(rollout *all, piece *p, int64_t t)
 {
     engine *e = p->e;
@@ -146,6 +159,8 @@ static int step_piece(rollout *all, piece *p, int64_t t)
     const uint32_t key[2] = {r->seed, STREAM_ENVIRONMENT};
     uint8_t over[BLOCK], alive[BLOCK];
 
+    if (atomic_load_explicit(&all->failed, memory_order_relaxed) < t)
+        return 0;
     memcpy(r->observation + at * n, observed, sizeof(double) * (size_t)(p->rows * n));
     normalise(p, p->rows, observed, r->inputs + at * n);
     network_forward(&e->net, e->parameters, p->rows, r->inputs + at * n, p->workspace, p->out);
@@ -162,14 +177,9 @@ static int step_piece(rollout *all, piece *p, int64_t t)
     act(p, t);
     env->step_many(p->count, p->first, key, r->step + p->first, r->parameters ? r->parameters + p->first * env->n_parameters : NULL, p->action,
                    r->state + p->first * env->n_state, observed, r->reward + at, r->cost + at, r->terminated + at, alive);
-    if (!all_finite(p->rows * n, observed))
-        report(all, p, 1, t, n, observed);
-    if (!all_finite(p->rows, r->reward + at))
-        report(all, p, 2, t, 1, r->reward + at);
-    if (!all_finite(p->rows, r->cost + at))
-        report(all, p, 3, t, 1, r->cost + at);
-    if (atomic_load_explicit(&all->failed, memory_order_relaxed))
-        return 0;
+    check(all, p, OBSERVATION, t, n, observed);
+    check(all, p, REWARD, t, 1, r->reward + at);
+    check(all, p, COST, t, 1, r->cost + at);
     count_step(p, t, over);
     int any = 0;
     for (int k = 0; k < p->count; k++)
@@ -182,6 +192,7 @@ static int step_piece(rollout *all, piece *p, int64_t t)
         values(p, r->truncated + at, r->final_value + at, r->cost_value ? r->final_cost_value + at : NULL);
         env->reset_many(p->count, p->first, key, r->step + p->first, over, r->parameters ? r->parameters + p->first * env->n_parameters : NULL,
                         r->state + p->first * env->n_state, observed);
+        check(all, p, START, t, n, observed);
     }
     return 1;
 }
@@ -202,9 +213,11 @@ static void rollout_task(void *argument, int thread)
         p.count = (int)(r->environments - p.first < all->block ? r->environments - p.first : all->block);
         p.rows = p.count * p.agents;
         p.row = p.first * p.agents;
-        for (int64_t t = 0; t < r->horizon; t++)
-            if (!step_piece(all, &p, t))
-                return;
+        int64_t t = 0;
+        while (t < r->horizon && step_piece(all, &p, t))
+            t++;
+        if (t < r->horizon)
+            continue;
         int64_t at = (r->horizon - 1) * p.all + p.row;
         uint8_t on[BLOCK];
         for (int i = 0; i < p.rows; i++)
@@ -216,11 +229,12 @@ static void rollout_task(void *argument, int thread)
 /* Fill the buffers; fault says what was NaN or infinite, and where. */
 API void pe_engine_rollout(engine *e, const real *flat, pe_rollout *r)
 {
-    int agents = (int)r->env->agents;
-    rollout all = {.e = e, .r = r, .block = agents < BLOCK ? BLOCK / agents : 1};
+    rollout all = {.e = e, .r = r, .block = BLOCK / (int)r->env->agents, .failed = INT64_MAX};
+    pthread_mutex_init(&all.lock, NULL);
     memset(r->fault, 0, sizeof r->fault);
     pack(e, flat, e->parameters);
     pool_run(e->pool, rollout_task, &all);
+    pthread_mutex_destroy(&all.lock);
 }
 
 /* Start all environments of a rollout afresh. */

@@ -13,7 +13,7 @@ typedef struct update {
     atomic_int next; /* shard: whoever is free takes it, which changes no bit and helps where another process holds a core */
 } update;
 
-/* A permutation of 0 … n − 1 computed place by place: four rounds of a Feistel network over the next even power of two, walked until the
+/* A permutation of 0 … n − 1 computed place by place: six rounds of a Feistel network over the next even power of two, walked until the
  * result lies below n (Black and Rogaway, 2002, "Ciphers with arbitrary finite domains"). */
 static int32_t permuted(uint32_t i, uint32_t n, int half, const uint32_t *keys)
 {
@@ -45,9 +45,6 @@ static void shuffle(const update *w, int32_t epoch, int thread, int threads)
     for (int64_t i = n * thread / threads; i < n * (thread + 1) / threads; i++)
         w->e->order[i] = permuted((uint32_t)i, (uint32_t)n, half, keys);
 }
-
-
-
 
 static void gradient_of_block(update *w, const int32_t *place, int rows, real mean, real scale, real count, int s, real *workspace)
 {
@@ -108,7 +105,8 @@ static void adam(update *w, int part, double norm)
     engine *e = w->e;
     const pe_update *u = w->u;
     double steps = (double)*u->adam_steps;
-    real clip = (real)(norm > u->max_grad_norm ? u->max_grad_norm / (norm + 1e-6) : 1);
+    double shorter = u->max_grad_norm / (norm + 1e-6); /* as torch's clip_grad_norm_ */
+    real clip = (real)(shorter < 1 ? shorter : 1);
     real rate = (real)(u->learning_rate / (1 - pow(u->beta1, steps))), correction = (real)(1 / sqrt(1 - pow(u->beta2, steps)));
     real keep1 = (real)u->beta1, take1 = (real)(1 - u->beta1), keep2 = (real)u->beta2, take2 = (real)(1 - u->beta2), epsilon = (real)u->epsilon;
     real *restrict parameters = e->parameters, *restrict first = e->first, *restrict second = e->second;
@@ -117,7 +115,7 @@ static void adam(update *w, int part, double norm)
         real g = gradient[i] * clip;
         first[i] = keep1 * first[i] + take1 * g;
         second[i] = keep2 * second[i] + take2 * (g * g);
-        parameters[i] -= rate * first[i] / ((real)sqrt(second[i]) * correction + epsilon);
+        parameters[i] -= rate * first[i] / (pe_sqrt(second[i]) * correction + epsilon);
     }
 }
 
@@ -221,11 +219,12 @@ API int32_t pe_engine_update(engine *e, pe_update *u)
     return 1;
 }
 
-API void pe_engine_order(engine *e, pe_update *u, int32_t epoch, int32_t *out)
+API int32_t pe_engine_order(engine *e, pe_update *u, int32_t epoch, int32_t *out)
 {
     update w = {.e = e, .u = u};
     if (!make_room(e, u->samples))
-        return;
+        return 0;
     shuffle(&w, epoch, 0, 1);
     memcpy(out, e->order, sizeof(int32_t) * (size_t)u->samples);
+    return 1;
 }
