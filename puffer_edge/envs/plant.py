@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puffer_edge.envs.closed_loop import episode_rng
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
@@ -108,7 +107,9 @@ class Plant:
         applied, stages = contract.fixed_action(proposal), self._no_fallback
         if self.shield is not None:
             applied, stages = self.shield.apply(self.last, applied, self.previous, self._no_fallback)
-        self.state, reward, cost, terminated = environment.step(self.state, contract.physical_action(applied))
+        self.state, reward, cost, terminated = environment.advance(
+            self.state, contract.physical_action(applied), self.seed, self.episode, self.elapsed
+        )
         self.previous = applied
         self.elapsed += 1
         truncated = (self.elapsed >= environment.max_steps) & ~terminated
@@ -145,7 +146,7 @@ class Plant:
     def _start(self, rows: npt.NDArray[np.int64]) -> None:
         self.episode[rows] = self._next_episode + np.arange(len(rows))
         self._next_episode += len(rows)
-        self.state[rows] = np.concatenate([self.environment.reset(episode_rng(self.seed, int(k)), 1) for k in self.episode[rows]])
+        self.state[rows] = self.environment.start(self.seed, self.episode[rows])
         self.elapsed[rows] = 0
         self.last[rows] = self._observe(self.state[rows])
         self.previous = self.previous.copy()  # the array given out as ``applied`` stays as it was
