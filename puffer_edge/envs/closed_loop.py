@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer.reference import InFloat, Runner
 from puffer_edge.integer.shield import Shield
@@ -87,8 +87,11 @@ def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
 
     Raises:
         InvalidInput: the runner's contract is not the environment's.
+        Unsupported: the environment has several agents.
     """
     c = runner.contract
+    if environment.agents > 1:
+        raise Unsupported(f"{environment.name} has {environment.agents} agents: a closed loop is one agent's")
     environment = environment.under(c)
     if c.digest != environment.contract.digest:
         raise InvalidInput(f"the policy was made for another contract than {environment.name}: " + "; ".join(c.differences(environment.contract)))

@@ -102,7 +102,7 @@ class Draws:
             raise InvalidInput(f"a seed of random numbers lies in 0 … 2^32 − 1, not {self.seed}")
         self.key = np.array([self.seed, STREAM], np.uint32)
         self.environment = np.asarray(self.environment, np.int64)
-        self.step = np.asarray(self.step, np.uint64)
+        self.step = np.ascontiguousarray(self.step, np.uint64)
         if len(self.environment) and not 0 <= self.environment.min() <= self.environment.max() < 2**32:
             raise InvalidInput("environments and episodes are numbered from 0 to 2^32 − 1")
 

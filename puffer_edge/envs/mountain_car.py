@@ -46,7 +46,7 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
 CONTRACT = Contract(
     name="mountain_car",
     observations=(
-        ObservationChannel("position", "m", LOWEST, HIGHEST, 24),
+        ObservationChannel("position", "m", -1.25, 0.65, 24),
         ObservationChannel("velocity", "m/step", -SPEED_LIMIT, SPEED_LIMIT, 28),
     ),
     actions=(ActionChannel("throttle", "1", -1.0, 1.0, safe=0.0, initial=0.0),),
@@ -58,6 +58,4 @@ CONTRACT = Contract(
 SHIELD = ({"stage": "envelope", "bounds": {"position": (-1.15, 0.6)}, "law": {"throttle": {"position": -1.0}}}, {"stage": "limit"})
 """Near the wall it drives away from it."""
 
-ENVIRONMENT = Environment.of_scalars(
-    CONTRACT, Dynamics(2, 2, 1, reset, observe, step, PARAMETERS), max_steps=200, solved=-110.0, shield=SHIELD
-)
+ENVIRONMENT = Environment.of_scalars(CONTRACT, Dynamics(2, 2, 1, reset, observe, step, PARAMETERS), max_steps=200, solved=-110.0, shield=SHIELD)

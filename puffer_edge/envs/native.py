@@ -7,7 +7,6 @@ function that they reach. What changes is compiled anew; a stale function is nev
 from __future__ import annotations
 
 import ctypes
-import dis
 import hashlib
 import importlib.util
 import types
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs import entries, rows, scalar
+from puffer_edge.envs.rewire import reached, rewired
 from puffer_edge.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
@@ -205,32 +205,39 @@ def _signature(name: str) -> Any:
 
 
 class _Translator:
-    """Plain functions, and all plain functions that they reach by global name or closure, as numba's."""
+    """Plain functions, and all plain functions that they reach by global name or closure, as numba's.
+
+    Each is compiled under a name of its own, made of all that it depends on: machine code that comes from the cache keeps the names of
+    its inner functions, and two different ones of one name would call each other's.
+    """
 
     def __init__(self) -> None:
         import numba
 
-        self._compile = numba.njit(error_model="numpy", inline="never")
+        self._compile = numba.njit(error_model="numpy")
         self._forms = _forms()
-        self._done: dict[Any, Any] = {f: self._compile(form) for f, form in self._forms.items()}
+        self._done: dict[Any, Any] = {}
+        self._texts: dict[Any, str] = {}
 
     def __call__(self, function: Any) -> Any:
         if function not in self._done:
-            names = {k: self._value(v) for k, v in _reached(function).items()}
-            cells = tuple(types.CellType(self._value(c.cell_contents)) for c in function.__closure__ or ())
-            copy = types.FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__, cells)
+            digest = hashlib.sha256(self.text(function).encode()).hexdigest()[:24]
+            copy = rewired(self._forms.get(function, function), self)
+            copy.__qualname__ = f"{function.__name__}_{digest}"
             self._done[function] = self._compile(copy)
         return self._done[function]
-
-    def _value(self, value: Any) -> Any:
-        return self(value) if isinstance(value, types.FunctionType) else value
 
     def text(self, value: Any) -> str:
         """All that a function's machine code depends on, as text."""
         if isinstance(value, types.FunctionType):
-            value = self._forms.get(value, value)
-            reached = {k: self.text(v) for k, v in _reached(value).items()}
-            return repr((_code(value.__code__), reached, [self.text(c.cell_contents) for c in value.__closure__ or ()]))
+            if value not in self._texts:
+                self._texts[value] = ""
+                source = self._forms.get(value, value)
+                parts = {name: self.text(part) for name, part in reached(source).items()}
+                self._texts[value] = repr((_code(source.__code__), parts, [self.text(c.cell_contents) for c in source.__closure__ or ()]))
+            if not self._texts[value]:
+                raise InvalidInput(f"the scalar function {value.__name__} calls itself: write a loop")
+            return self._texts[value]
         if isinstance(value, np.ndarray):
             return repr((value.dtype.str, value.shape, value.tobytes()))
         if type(value).__repr__ is object.__repr__:  # numba's own: its version is in the digest
@@ -243,12 +250,6 @@ def _code(code: types.CodeType) -> tuple[Any, ...]:
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
 
 
-def _reached(function: types.FunctionType) -> dict[str, Any]:
-    """The globals that a function's code names."""
-    names = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
-    return {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
-
-
 def _forms() -> dict[Any, Any]:
     """Forms of ``scalar``'s functions that compile well; each gives the bits of the plain one."""
     import math
@@ -258,16 +259,11 @@ def _forms() -> dict[Any, Any]:
 
     @intrinsic  # type: ignore[untyped-decorator]
     def libm_pow(context: Any, x: Any, y: Any) -> Any:
-        """libm's ``pow``: LLVM would make a product of a square."""
-        from llvmlite import ir
+        return _libm("pow", t.float64)
 
-        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            double = ir.DoubleType()
-            function = builder.module.globals.get("pow") or ir.Function(builder.module, ir.FunctionType(double, (double, double)), "pow")
-            function.attributes.add("nobuiltin")
-            return builder.call(function, arguments)
-
-        return t.float64(t.float64, t.float64), build
+    @intrinsic  # type: ignore[untyped-decorator]
+    def libm_powf(context: Any, x: Any, y: Any) -> Any:
+        return _libm("powf", t.float32)
 
     return {
         scalar.sin: lambda x: math.sin(x),
@@ -275,5 +271,19 @@ def _forms() -> dict[Any, Any]:
         scalar.log: lambda x: math.log(x),
         scalar.sqrt: lambda x: math.sqrt(x),
         scalar.power: lambda x, y: libm_pow(x, y),
+        scalar.power_single: lambda x, y: np.float64(libm_powf(np.float32(x), np.float32(y))),
         scalar.single: lambda x: np.float64(np.float32(x)),
     }
+
+
+def _libm(name: str, kind: Any) -> tuple[Any, Any]:
+    """A call of a function of libm with two arguments that LLVM leaves alone: it would make a product of a square."""
+    from llvmlite import ir
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        real = context.get_value_type(kind)
+        function = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(real, (real, real)), name)
+        function.attributes.add("nobuiltin")
+        return builder.call(function, arguments)
+
+    return kind(kind, kind), build

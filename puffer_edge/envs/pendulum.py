@@ -15,7 +15,7 @@ from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
 from puffer_edge.envs.dynamics import Dynamics, Parameter
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.scalar import Number, Row, clip, cos, power, sin, single, where
+from puffer_edge.envs.scalar import Number, Row, clip, cos, power, power_single, sin, single, where
 
 PERIOD_S = 0.05
 SPEED_LIMIT = 8.0
@@ -42,7 +42,7 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     angle, speed = state[0], state[1]
     torque = clip(single(action[0]), -TORQUE_LIMIT, TORQUE_LIMIT)
     wrapped = (angle + math.pi) % (2 * math.pi) - math.pi
-    effort = single(single(0.001) * single(torque * torque))
+    effort = single(single(0.001) * power_single(torque, 2.0))
     reward = -(power(wrapped, 2.0) + 0.1 * power(speed, 2.0) + effort)
     turn = single(single(3.0 / (mass * (length * length))) * torque)
     faster = clip(speed + (3 * gravity / (2 * length) * sin(angle) + turn) * PERIOD_S, -SPEED_LIMIT, SPEED_LIMIT)

@@ -61,10 +61,12 @@ class Plant:
 
     Raises:
         InvalidInput: n or seed out of range, the shield belongs to another contract, or the environment observed NaN.
-        Unsupported: the contract runs the policy at fewer than every base tick.
+        Unsupported: the contract runs the policy at fewer than every base tick, or the environment has several agents.
     """
 
     def __init__(self, environment: Environment, n: int = 1, seed: int = 0, shield: Shield | None = None) -> None:
+        if environment.agents > 1:
+            raise Unsupported(f"{environment.name} has {environment.agents} agents: a plant is one agent's; the native engine runs several")
         if n < 1 or seed < 0:
             raise InvalidInput(f"a plant needs at least 1 row and a seed that is not negative, not n={n}, seed={seed}")
         if shield is not None and shield.contract.digest != environment.contract.digest:

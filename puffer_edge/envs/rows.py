@@ -37,9 +37,7 @@ def reset_rows(reset: Any, observe: Any, parameters: Any, agents: int) -> Loop:
 def step_rows(step_one: Any, observe: Any, parameters: Any, agents: int) -> Loop:
     """The loop behind ``pe_step_many``."""
 
-    def loop(
-        first: int, key: Any, step: Any, action: Any, state: Any, observation: Any, reward: Any, cost: Any, terminated: Any, alive: Any
-    ) -> None:
+    def loop(first: int, key: Any, step: Any, action: Any, state: Any, observation: Any, reward: Any, cost: Any, terminated: Any, alive: Any) -> None:
         draw = np.zeros(6, np.uint64)
         for i in range(len(state)):
             begin(draw, key, first + i, step[i], 0)

@@ -48,6 +48,11 @@ def power(x: Number, y: float) -> Number:
         return np.float64(math.inf if x == 0.0 else math.nan)
 
 
+def power_single(x: Number, y: float) -> Number:
+    """x to the power y in float32 by libm's ``powf``, as numpy's float32 scalars compute ``x ** 2``; not a rounded product."""
+    return np.float64(np.float32(x) ** np.float32(y))
+
+
 def single(x: Number) -> Number:
     """x rounded to float32 and back: Gymnasium's arithmetic in float32 is float64's, rounded after each operation."""
     return np.float64(np.float32(x))
