@@ -76,9 +76,9 @@ def plant(environment: Environment) -> str:
         raise Unsupported(f"the dynamics of {environment.name} cannot be printed as JavaScript: its steps are random, or it has several agents")
     reset, observe, step = _functions(environment)
     try:
-        start = _flat(reset(Draws()), size)  # type: ignore[arg-type]  # a generator of symbols
-        observation = _flat(observe(state), contract.n_observations)  # type: ignore[arg-type]
-        following, reward, cost, terminated = step(state, action)  # type: ignore[arg-type]
+        start = _flat(reset(Draws()), size)
+        observation = _flat(observe(state), contract.n_observations)
+        following, reward, cost, terminated = step(state, action)
         results = [*_flat(following, size), *_flat(reward, 1), *_flat(cost, 1), *_flat(terminated, 1)]
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise Unsupported(f"the dynamics of {environment.name} cannot be printed as JavaScript: {error}") from None
@@ -182,7 +182,8 @@ class Draws:
 
 def _functions(environment: Environment) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Reset, observe and step as functions of one row of symbols; those of its own that are numpy's stay as they are."""
-    own, d = (environment.reset, environment.observe, environment.step), environment.dynamics
+    own: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] = environment.reset, environment.observe, environment.step
+    d = environment.dynamics
     if d is None:
         return own
     traced = _scalars(d)

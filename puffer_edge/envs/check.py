@@ -51,8 +51,8 @@ def check(environment: Environment, seed: int = 0) -> None:
     for elapsed in range(e.max_steps):
         _observed(e, state)
         state, terminated = _stepped(e, state, rng.uniform(low, high, shape), seed, elapsed)
-        over = terminated.reshape(ROWS, -1).all(-1)
-        state = np.where(over[:, None], e.start(seed + 1, EPISODES + ROWS * elapsed), state)
+        over = terminated.reshape(ROWS, -1).all(-1, keepdims=True)
+        state = np.where(over, e.start(seed + 1, EPISODES + ROWS * elapsed), state)
 
 
 def _observed(e: Environment, state: Floats) -> None:
@@ -103,7 +103,7 @@ def _check_pointer(e: Environment, seed: int) -> None:
     assert e.scalars is not None
     d, pointer, rng = e.scalars, e.pointer(), np.random.default_rng(seed)
     low, high = np.array([ch.low for ch in e.contract.actions]), np.array([ch.high for ch in e.contract.actions])
-    key = Draws(seed, EPISODES, np.zeros(ROWS)).key
+    key = Draws(seed, EPISODES, np.zeros(ROWS, np.uint64)).key
     fast, slow, mask = _Rows(e), _Rows(e), np.arange(ROWS) % 2
     for chosen in (mask.astype(np.uint8), np.ones(ROWS, np.uint8)):
         pointer.reset(0, key, fast.step, chosen, fast.state, fast.observation)

@@ -127,7 +127,7 @@ class Draws:
         self.count += columns
         c1, step = self.environment.astype(np.uint64)[:, None], self.step[:, None]
         k0, k1 = self.key.astype(np.uint64)
-        words = philox(*np.broadcast_arrays(number, c1, step & _LOW, step >> _HALF), k0, k1)
+        a, b, _, _ = philox(number, c1, step & _LOW, step >> _HALF, k0, k1)
         lowest = np.asarray(low, np.float64)
-        result: Floats = lowest + (np.asarray(high, np.float64) - lowest) * unit(words[0], words[1])
+        result: Floats = lowest + (np.asarray(high, np.float64) - lowest) * unit(a, b)
         return result

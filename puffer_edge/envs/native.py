@@ -240,9 +240,8 @@ class _Translator:
             return self._texts[value]
         if isinstance(value, np.ndarray):
             return repr((value.dtype.str, value.shape, value.tobytes()))
-        if type(value).__repr__ is object.__repr__:  # numba's own: its version is in the digest
-            return f"{type(value).__module__}.{type(value).__qualname__}"
-        return f"module {value.__name__}" if isinstance(value, types.ModuleType) else repr(value)
+        text = f"module {value.__name__}" if isinstance(value, types.ModuleType) else repr(value)
+        return type(value).__qualname__ if " at 0x" in text else text  # numba's own: its version is in the digest
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:
