@@ -76,7 +76,8 @@ def _arrays(learner: Learner) -> dict[str, Any]:
     arrays: dict[str, Any] = {f"net.{key}": value.numpy() for key, value in learner.net.state_dict().items()}
     for name, p in learner.net.named_parameters():
         arrays |= {f"optimizer.{name}.{key}": np.atleast_1d(value.numpy()) for key, value in learner.optimizer.state[p].items()}
-    arrays |= {f"plant.{key}": value for key, value in learner.plant.save_state().items()}
+    if learner.plant is not None:
+        arrays |= {f"plant.{key}": value for key, value in learner.plant.save_state().items()}
     arrays |= {"moments.count": np.array([learner.moments.count]), "moments.mean": learner.moments.mean, "moments.m2": learner.moments.m2}
     if learner.reward_scale is not None:
         m = learner.reward_scale.moments
@@ -102,7 +103,8 @@ def _restore(learner: Learner, about: dict[str, Any], arrays: dict[str, Any]) ->
         state = {key: torch.from_numpy(value) for key, value in part(f"optimizer.{name}.").items()}
         if state:
             learner.optimizer.state[p] = state | {"step": state["step"][0]}
-    learner.plant.load_state(part("plant."))
+    if learner.plant is not None:
+        learner.plant.load_state(part("plant."))
     learner.moments.count, learner.moments.mean, learner.moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
     if learner.reward_scale is not None:
         m = learner.reward_scale.moments

@@ -98,13 +98,13 @@ class Learner:
             self.net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(weights), s.exploration, s.shared)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=s.learning_rate, eps=1e-5, fused=True)
         self.native = self._native(episodes)
-        self.plant = Plant(self.environment, 1 if self.native else s.rows, episodes, self.shield)
+        self.plant = None if self.native else Plant(self.environment, s.rows, episodes, self.shield)
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
         if s.exploration == "state" and contract.head == "discrete":
             raise InvalidInput(f"exploration 'state' is noise of a continuous head; that of {self.environment.name} is discrete")
         self.held_noise = HeldNoise(s.rows, (s.hidden[-1], contract.n_actions), s.hold) if s.exploration == "state" else None
         self.moments = Moments((contract.n_observations,))
-        self.reward_scale = RewardScale(s.rows, s.discount) if s.scale_reward else None
+        self.reward_scale = RewardScale(s.rows * self.environment.agents, s.discount) if s.scale_reward else None
         self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self.steps = 0
         self.episode_return = np.zeros(s.rows)
@@ -258,6 +258,7 @@ class Learner:
 
     def _collect_in_torch(self) -> Rollout:
         rollout, plant = self._rollout, self.plant
+        assert plant is not None
         observation = self.environment.contract.physical_observation(plant.last)
         for t in range(self.settings.horizon):
             with torch.inference_mode():
