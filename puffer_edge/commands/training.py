@@ -37,7 +37,7 @@ def train(
     """
     from puffer_edge import envs
     from puffer_edge.train import train as run_training
-    from puffer_edge.train.settings import preset
+    from puffer_edge.train import preset
 
     env = envs.load(environment)
     settings = preset(environment)

@@ -58,6 +58,10 @@ class PPOSettings:
     """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
     evaluation_episodes: int = 50
     """Episodes of each of them."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints, beside the one after every evaluation; None writes those alone."""
+    checkpoints: int = 3
+    """Checkpoints kept: so many of the latest, and the one of the best evaluation."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -90,10 +94,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _check(s: PPOSettings) -> None:
-    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "evaluations", "evaluation_episodes"):
+    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "evaluations", "evaluation_episodes", "checkpoints"):
         value = getattr(s, name)
         if not _is_whole(value) or value < 1:
             raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
+    if s.checkpoint_every is not None and not (_is_whole(s.checkpoint_every) and s.checkpoint_every >= 1):
+        raise InvalidInput(f"checkpoint_every must be a whole number of at least 1 or None, not {s.checkpoint_every!r}")
     for name, low, high in (
         ("learning_rate", 0.0, 1.0),
         ("discount", 0.0, 1.0),
@@ -118,15 +124,3 @@ def _check(s: PPOSettings) -> None:
             raise InvalidInput(f"{name} must be true or false, not {getattr(s, name)!r}")
     if s.activation not in ("relu", "tanh"):
         raise InvalidInput(f"activation must be 'relu' or 'tanh', not {s.activation!r}")
-
-
-PRESETS: dict[str, PPOSettings] = {
-    "cartpole": PPOSettings(steps=100_000),
-    "pendulum": PPOSettings(steps=100_000, horizon=128, discount=0.9, scale_reward=True),
-}
-"""Settings tuned for an environment, by its name; others start from the defaults."""
-
-
-def preset(environment: str) -> PPOSettings:
-    """Settings for an environment: its preset, or the defaults."""
-    return PRESETS.get(environment, PPOSettings())

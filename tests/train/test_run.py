@@ -42,7 +42,7 @@ def test_unknown_names_are_answered() -> None:
 def test_a_run_can_be_read_back(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     run = train("cartpole", seed=3, out=tmp_path, settings=SMALL)
-    assert {p.name for p in tmp_path.iterdir()} == {"settings.json", "result.json", "metrics.jsonl", "policy.safetensors", "checkpoint.safetensors"}
+    assert {p.name for p in tmp_path.iterdir()} == {"settings.toml", "result.json", "metrics.jsonl", "policy.safetensors", "checkpoints", "curve.svg"}
     again = Run.load(tmp_path)
     assert again.settings == run.settings and again.result == run.result
     assert PPOSettings.from_dict(again.settings["settings"]) == SMALL

@@ -9,16 +9,17 @@ import pytest
 
 from puffer_edge import envs
 from puffer_edge.errors import InvalidInput
-from puffer_edge.train.settings import PRESETS, PPOSettings, preset
+from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings_file import preset, preset_names
 
 
 def test_round_trip_through_json() -> None:
-    for settings in (PPOSettings(), *PRESETS.values(), PPOSettings(hidden=(8,), target_kl=0.02)):
+    for settings in (PPOSettings(), *map(preset, preset_names()), PPOSettings(hidden=(8,), target_kl=0.02)):
         assert PPOSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
 def test_every_environment_has_a_preset_and_others_the_defaults() -> None:
-    assert set(PRESETS) == set(envs.names())
+    assert set(preset_names()) == set(envs.names())
     assert preset("anything") == PPOSettings()
 
 
@@ -39,6 +40,8 @@ def test_every_environment_has_a_preset_and_others_the_defaults() -> None:
         ({"target_kl": 0.0}, "target_kl"),
         ({"target_kl": "small"}, "target_kl"),
         ({"anneal": 1}, "anneal"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be a whole number of at least 1 or None"),
+        ({"checkpoints": 0}, "checkpoints must be"),
         ({"rows": 1, "horizon": 1}, "at least 2 samples"),
     ],
 )
