@@ -36,8 +36,8 @@ def train(
         json: print the result as JSON.
     """
     from puffer_edge import envs
-    from puffer_edge.train import train as run_training
     from puffer_edge.train import preset
+    from puffer_edge.train import train as run_training
 
     env = envs.load(environment)
     settings = preset(environment)

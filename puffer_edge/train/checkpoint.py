@@ -115,7 +115,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], manifest: Map
     from safetensors.numpy import save as pack
 
     whole = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-    text = json.dumps(manifest, sort_keys=True)
+    text = json.dumps(manifest)
     write_atomic(path, pack(whole, metadata={"puffer_edge": text, "sha256": digest(text, whole)}))
 
 
