@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,11 @@ def format_settings(about: Mapping[str, Any], algorithm: str, settings: Mapping[
     lines = ["# What this run was trained with: every setting, also those that nobody chose.", *plain]
     for key, value in about.items():
         if isinstance(value, dict):
-            lines += ["", f"[{key}]", *(f"{name} = {_value(item)}" for name, item in value.items())]
-    lines += ["", f"[{algorithm}]", *(f"{name} = {_value(item)}" for name, item in settings.items())]
+            lines += ["", f"[{key}]", *(f"{_key(name)} = {_value(item)}" for name, item in value.items())]
+    lines += ["", f"[{algorithm}]", *(f"{_key(name)} = {_value(item)}" for name, item in settings.items())]
     for key, value in about.items():
         for table in value if isinstance(value, list) else ():
-            lines += ["", f"[[{key}]]", *(f"{name} = {_value(item)}" for name, item in table.items())]
+            lines += ["", f"[[{key}]]", *(f"{_key(name)} = {_value(item)}" for name, item in table.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -147,8 +148,12 @@ def _value(value: Any) -> str:
     if isinstance(value, str):
         return _quoted(value)
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_quoted(str(key))} = {_value(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(str(key))} = {_value(item)}" for key, item in value.items()) + " }"
     return "[" + ", ".join(_value(item) for item in value) + "]"
+
+
+def _key(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else _quoted(text)
 
 
 def _quoted(text: str) -> str:
