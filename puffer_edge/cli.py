@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import tyro
 
+from puffer_edge.commands.benching import bench
 from puffer_edge.commands.boards import check, install, simulate, start, status, stop
 from puffer_edge.commands.comparing import compare
 from puffer_edge.commands.console import fail
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": simulate,
     "targets": targets,
     "envs": environments,
+    "bench": bench,
     "doctor": doctor,
 }
 

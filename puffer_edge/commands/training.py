@@ -84,7 +84,7 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
 
     hints = get_type_hints(PPOSettings)
     unchecked = dataclasses.make_dataclass("Unchecked", [(f.name, hints[f.name], dataclasses.field(default=f.default)) for f in fields(PPOSettings)])
-    of_values: Any = Annotated[unchecked, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+    of_values: Any = Annotated[unchecked, tyro.conf.arg(name="")]
     parameters = inspect.signature(train, eval_str=True).parameters
     taken = [p.replace(annotation=of_values, default=unchecked()) if p.name == "values" else p for p in parameters.values()]
     asked.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
