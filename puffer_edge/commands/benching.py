@@ -38,9 +38,8 @@ def bench(
         raise InvalidInput(f"--peer-python takes NAME=INTERPRETER, each name once, not {' '.join(peer_python)}")
     found = []
     for row in throughput.rows(quick, pythons, cleanrl):
-        SIDE.print(
-            f"{row['engine']}, {row['num_envs']} × {row['horizon']}, {'×'.join(map(str, row['hidden']))}, epochs {row['epochs']}: {row['steps_per_s']:,.0f} steps/s"
-        )
+        hidden = "×".join(map(str, row["hidden"]))
+        SIDE.print(f"{row['engine']}, {row['num_envs']} × {row['horizon']}, {hidden}, epochs {row['epochs']}: {row['steps_per_s']:,.0f} steps/s")
         found.append(row)
     rows = throughput.with_ratios(found)
     result: dict[str, Any] = {"machine": throughput.machine(), "repeats": throughput.REPEATS, "seconds": throughput.SECONDS, "rows": rows}
