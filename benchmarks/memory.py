@@ -24,12 +24,12 @@ LIMIT_KIB = 1024
 POINTS = 10
 
 
-def resident_kib() -> float:
+def resident_kib() -> int:
     """Resident memory of this process now, without what the allocator holds back of freed blocks: that goes up and down by tens of MiB."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1024
+    return pages * resource.getpagesize() // 1024
 
 
 def measure(environment: str, start: int, end: int) -> list[dict[str, Any]]:
