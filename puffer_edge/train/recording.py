@@ -99,7 +99,7 @@ class Recorder:
         manifest, arrays = checkpoint.read(found[-1])
         learner = checkpoint.restore(kind, found[-1], manifest, arrays, environment)
         planned = learner.settings.steps
-        if (steps or planned) <= learner.steps:
+        if (steps or planned) <= learner.steps and (steps is not None or run.result["status"] == "complete"):
             raise InvalidInput(f"{run.path} has done {learner.steps:,} steps of {steps or planned:,}: to go on give more steps than that")
         learner.settings = replace(learner.settings, steps=steps or planned)
         recorder = Recorder(run.path, learner, tensorboard)
@@ -113,29 +113,36 @@ class Recorder:
             Diverged: numbers became NaN or infinite.
             WriteFailed: the disk is full, or may not be written to.
         """
-        self._began, status = time.perf_counter(), "failed"
+        self._began = time.perf_counter()
         try:
-            self.learner.learn(callback=lambda p: self._update(p, callbacks))
-            status = "stopped" if self._stopped and self.learner.steps < self.learner.settings.steps else "complete"
-        except KeyboardInterrupt:
-            status = "interrupted"
-        except BaseException:
-            with contextlib.suppress(WriteFailed):  # the first error says more
-                self._conclude("failed")
-            raise
+            status = self._learn(callbacks)
+            self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
+            result = self._result(status)
+            kept = self.best or self.learner.last_good
+            for name, shield in (("evaluation", self.learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
+                found = self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)
+                result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
+            with self._writing("the result"):
+                self._write_result(result)
+                run = Run.load(self.folder)
+                write_atomic(self.folder / CURVE, curve.picture([run.metrics()], f"{run.settings['environment']}, seed {self.learner.seed}"))
         finally:
             self._log_file.close()
             if self.tensorboard is not None:
                 self.tensorboard.close()
-        result = self._conclude(status)
-        kept = self.best or self.learner.last_good
-        for name, shield in (("evaluation", self.learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
-            result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)}
-        with self._writing("the result"):
-            self._write_result(result)
-            run = Run.load(self.folder)
-            write_atomic(self.folder / CURVE, curve.picture([run.metrics()], f"{run.settings['environment']}, seed {self.learner.seed}"))
         return run
+
+    def _learn(self, callbacks: Sequence[Callback]) -> str:
+        """Train; how it ended."""
+        try:
+            self.learner.learn(callback=lambda p: self._update(p, callbacks))
+        except KeyboardInterrupt:
+            return "interrupted"
+        except BaseException:
+            with contextlib.suppress(WriteFailed):  # the first error says more
+                self._conclude("failed")
+            raise
+        return "stopped" if self._stopped and self.learner.steps < self.learner.settings.steps else "complete"
 
     def _update(self, p: Progress, callbacks: Sequence[Callback]) -> bool:
         """After each update of the learner: log it, ask the callbacks, evaluate and write a checkpoint where they are due."""
@@ -208,12 +215,11 @@ class Recorder:
         if best_return is not None:
             self.best, self.best_return = Policy.load(self.folder / POLICY), best_return
 
-    def _conclude(self, status: str) -> dict[str, Any]:
-        result = self._result(status)
+    def _conclude(self, status: str) -> None:
+        """Save the policy kept, and how the training ended."""
         with self._writing("the result"):
             (self.best or self.learner.last_good).save(self.folder / POLICY)
-            self._write_result(result)
-        return result
+            self._write_result(self._result(status))
 
     def _result(self, status: str) -> dict[str, Any]:
         kept = self.best or self.learner.last_good

@@ -9,6 +9,9 @@ from typing import Any
 
 from puffer_edge.errors import InvalidInput
 
+MAX_SAMPLES = 2**26
+"""Of one update: some GiB of memory already."""
+
 
 @dataclass(frozen=True)
 class PPOSettings:
@@ -115,6 +118,8 @@ def _check(s: PPOSettings) -> None:
             raise InvalidInput(f"{name} must lie in {low:g} … {high:g}, not {value!r}")
     if s.rows * s.horizon < 2:
         raise InvalidInput("an update needs at least 2 samples: raise rows or horizon")
+    if s.rows * s.horizon > MAX_SAMPLES:
+        raise InvalidInput(f"an update of {s.rows:,} rows × {s.horizon:,} steps has more than {MAX_SAMPLES:,} samples: lower rows or horizon")
     if s.target_kl is not None and not (_is_number(s.target_kl) and s.target_kl > 0):
         raise InvalidInput(f"target_kl must be a positive number or None, not {s.target_kl!r}")
     if not isinstance(s.hidden, (tuple, list)) or not s.hidden or not all(_is_whole(width) and 1 <= width <= 4096 for width in s.hidden):

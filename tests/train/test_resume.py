@@ -23,6 +23,7 @@ from puffer_edge import envs
 from puffer_edge.errors import BundleError, InvalidInput, WriteFailed
 from puffer_edge.train import PPOSettings, Run, checkpoint, resume, train
 from puffer_edge.train.algorithms.ppo import PPO
+from puffer_edge.train.recording import FINAL_EPISODES, Recorder
 from puffer_edge.train.run import checkpoint_step
 
 SMALL = PPOSettings(steps=512, rows=4, horizon=16, epochs=1, minibatch=64, hidden=(8,), evaluations=4, evaluation_episodes=3)
@@ -66,6 +67,23 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
     run = resume(broken.path)
     assert run.result["resumed"][0]["steps"] == 128
     assert_same_end(run, whole)
+
+
+def test_a_run_that_ended_within_its_last_evaluation_is_evaluated_when_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train("cartpole", out=tmp_path / "whole", settings=SMALL)
+    evaluate = Recorder._episodes
+
+    def interrupted(self: Recorder, policy: Any, shield: Any, episodes: int, seed: int) -> Any:
+        if episodes == FINAL_EPISODES:
+            raise KeyboardInterrupt
+        return evaluate(self, policy, shield, episodes, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "_episodes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("cartpole", out=tmp_path / "cut", settings=SMALL)
+    assert Run.load(tmp_path / "cut").result["status"] == "killed"
+    assert_same_end(resume(tmp_path / "cut"), whole)
 
 
 KILLED = """

@@ -37,6 +37,7 @@ def test_round_trip_through_json() -> None:
         ({"checkpoint_every": 0}, "checkpoint_every must be a whole number of at least 1 or None"),
         ({"checkpoints": 0}, "checkpoints must be"),
         ({"rows": 1, "horizon": 1}, "at least 2 samples"),
+        ({"rows": 10**12}, "1,000,000,000,000 rows × 64 steps has more than 67,108,864 samples"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, Any], message: str) -> None:
