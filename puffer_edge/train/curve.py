@@ -15,7 +15,7 @@ from puffer_edge.train import iqm
 
 BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#8a8f98"
 WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 46, 50
+LEFT, RIGHT, TOP, BOTTOM = 70, 40, 46, 50
 """Margins in pixels."""
 MAX_POINTS = 600
 """Of one line: more than the picture has pixels only makes the file large."""
@@ -35,10 +35,10 @@ class _Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """About five round numbers within the axis: multiples of 1, 2 or 5 times a power of ten."""
+        """Some five round numbers within the axis: multiples of 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / 5
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(k * power for k in (1, 2, 5, 10) if k * power >= rough)
+        step = next(k * power for k in (1, 2, 5, 10) if k * power >= 0.8 * rough)
         return [k * step for k in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 

@@ -83,6 +83,7 @@ def train_seeds(
         shield: as in ``train``.
         settings: as in ``train``.
         processes: trainings side by side, each with one torch thread; None takes as many as there are cores. The bits do not depend on it.
+            A script that calls this with more than one needs ``if __name__ == "__main__"``, as always when processes are spawned.
         watch: called after each training.
 
     Raises:
