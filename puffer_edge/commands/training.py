@@ -7,7 +7,6 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, get_type_hints
@@ -83,7 +82,10 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
         return options["environment"], options["settings"], options["resume"]
 
     hints = get_type_hints(PPOSettings)
-    unchecked = dataclasses.make_dataclass("Unchecked", [(f.name, hints[f.name], dataclasses.field(default=f.default)) for f in fields(PPOSettings)])
+    plain = [
+        (f.name, hints[f.name], dataclasses.field(default=f.default, default_factory=f.default_factory)) for f in dataclasses.fields(PPOSettings)
+    ]
+    unchecked = dataclasses.make_dataclass("Unchecked", plain)
     of_values: Any = Annotated[unchecked, tyro.conf.arg(name="")]
     parameters = inspect.signature(train, eval_str=True).parameters
     taken = [p.replace(annotation=of_values, default=unchecked()) if p.name == "values" else p for p in parameters.values()]
