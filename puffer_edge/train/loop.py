@@ -26,7 +26,8 @@ from puffer_edge.train.native.learner import Experience, NativeEngine
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.normalize import Moments, RewardScale
 from puffer_edge.train.rollout import Rollout
-from puffer_edge.train.settings import PPOSettings, preset
+from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings_file import preset
 
 RECENT = 100
 """Episodes over which ``ep_rew_mean`` is the mean."""

@@ -205,7 +205,8 @@ class NativeEngine:
     def _raise_for(self, what: int, t: int, row: int) -> None:
         if what:
             step = int(self._arrays["updates"][0]) * self._settings.horizon + t
-            raise Diverged(f"{self._environment.name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
+            name = self._environment.name
+            raise Diverged(f"{name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
 
     def update(self, experience: Experience, reward_scale: float, rates: Mapping[str, float], epochs: int) -> dict[str, float]:
         """Epochs of PPO on one rollout.
