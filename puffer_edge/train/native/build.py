@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,9 +30,11 @@ VARIANTS: dict[str, tuple[int, tuple[str, ...]]] = {
 """By name, best first: the least level of ``pe_native_level`` that runs it, and its flags. On 64-bit Arm the portable one is NEON."""
 
 
-def compiler() -> str | None:
-    """The C compiler on the path: what $CC names, else cc, gcc or clang."""
-    return next((path for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (path := shutil.which(name))), None)
+def compiler() -> list[str] | None:
+    """The C compiler on the path: what $CC names, with its own arguments, else cc, gcc or clang. A $CC that is not there is not replaced."""
+    if named := shlex.split(os.environ.get("CC", "")):
+        return named if shutil.which(named[0]) else None
+    return next(([path] for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
 
 
 def library(variant: str, folder: Path) -> Path:
@@ -57,11 +60,11 @@ def build(variant: str, folder: Path, extra: tuple[str, ...] = ()) -> Path:
     """
     found = compiler()
     if found is None:
-        raise RuntimeError("there is no C compiler: set CC, or install cc, gcc or clang")
+        raise RuntimeError("there is no C compiler: install cc, gcc or clang, or set CC to one")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         made = Path(work) / "library.so"
-        command = [found, *FLAGS, *VARIANTS[variant][1], *extra, f"-I{HEADERS}", str(SOURCES / "pe_native.c"), "-o", str(made), "-lm"]
+        command = [*found, *FLAGS, *VARIANTS[variant][1], *extra, f"-I{HEADERS}", str(SOURCES / "pe_native.c"), "-o", str(made), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()[-2000:]}")
