@@ -10,7 +10,7 @@ import ctypes
 import hashlib
 import importlib.util
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,17 +107,20 @@ class Native:
     dynamics: Dynamics
     functions: tuple[Any, Any, Any]
     cached: bool
+    _pointers: dict[int, Pointer] = field(default_factory=dict)
 
     def pointer(self, max_steps: int) -> Pointer:
-        """The ``pe_env`` with an episode's length.
+        """The ``pe_env`` with an episode's length; it lives as long as the dynamics.
 
         Args:
             max_steps: the clock ends an episode after so many steps; 0 never does.
         """
-        d = self.dynamics
-        reset, step, _ = (f.address for f in self.functions)
-        sizes = (d.agents, d.n_state, d.n_observation, d.n_action, 0, max_steps)
-        return Pointer(PeEnv(VERSION, ctypes.sizeof(PeEnv), *sizes, reset, step), self)
+        if max_steps not in self._pointers:
+            d = self.dynamics
+            reset, step, _ = (f.address for f in self.functions)
+            sizes = (d.agents, d.n_state, d.n_observation, d.n_action, 0, max_steps)
+            self._pointers[max_steps] = Pointer(PeEnv(VERSION, ctypes.sizeof(PeEnv), *sizes, reset, step), self)
+        return self._pointers[max_steps]
 
     def reset(self, first: int, key: Any, step: Any, mask: Any, state: Any, observation: Any) -> None:
         self._call[0](len(state), first, *map(_data, (key, step, mask, None, state, observation)))

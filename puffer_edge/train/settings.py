@@ -122,6 +122,9 @@ def _check(s: PPOSettings) -> None:
 
 PRESETS: dict[str, PPOSettings] = {
     "cartpole": PPOSettings(steps=100_000),
+    "acrobot": PPOSettings(steps=500_000),
+    "mountain_car": PPOSettings(steps=500_000, discount=0.999, entropy_weight=0.01),
+    "mountain_car_continuous": PPOSettings(steps=200_000, discount=0.999, log_std=0.5, scale_reward=True),
     "pendulum": PPOSettings(steps=100_000, horizon=128, discount=0.9, scale_reward=True),
 }
 """Settings tuned for an environment, by its name; others start from the defaults."""
