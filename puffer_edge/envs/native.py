@@ -164,8 +164,8 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
 
     d, values = dynamics, dynamics.values
     loops = (
-        ("reset_many", rows.reset_rows(d.reset, d.observe, values, d.agents)),
-        ("step_many", rows.step_rows(d.step, d.observe, values, d.agents)),
+        ("reset_many", rows.reset_rows(d.reset, d.observe, values, d.agents, d.scratch)),
+        ("step_many", rows.step_rows(d.step, d.observe, values, d.agents, d.scratch)),
         ("observe_many", rows.observe_rows(d.observe, d.agents)),
     )
     translate = _Translator()
