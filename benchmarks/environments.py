@@ -2,8 +2,8 @@
 
     python benchmarks/environments.py [--rows 48 4096] [--seconds 0.3] [NAME …]
 
-The loop over calls is compiled too, so that nothing of Python is measured, and the clock is the thread's processor time; actions are random and fixed, and rows that end start again
-every 64 steps. "plant" is the environment in fixed point behind its default shield.
+The loop over calls is compiled too, so that nothing of Python is measured, and the clock is the thread's processor time; actions are
+random and fixed, and all rows start again every 64 steps. "plant" is the environment in fixed point behind its default shield.
 """
 
 from __future__ import annotations

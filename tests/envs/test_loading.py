@@ -68,6 +68,13 @@ def test_an_environment_of_ones_own_keeps_its_promises(module: str) -> None:
     assert np.ptp(environment.start(0, range(100))) > 1.5
 
 
+def test_the_environment_on_the_page_keeps_its_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
+    (tmp_path / "slider_of_the_page.py").write_text(page.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    check(envs.load("slider_of_the_page:SLIDER"))
+
+
 @pytest.mark.parametrize(
     ("attribute", "message"),
     [
