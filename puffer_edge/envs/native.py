@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import pickle
 import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -191,7 +192,7 @@ def _entry(name: str, given: dict[str, Any], digest: str) -> Any:
     signature = _signature(name)
     try:
         return numba.cfunc(signature, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder can be written: numba has no place for its cache
+    except (RuntimeError, OSError, EOFError, ImportError, pickle.UnpicklingError):  # no folder to write to, or what lies there is damaged
         return numba.cfunc(signature, error_model="numpy")(function)
 
 
@@ -226,7 +227,7 @@ class _Translator:
         if function not in self._done:
             digest = hashlib.sha256(self.text(function).encode()).hexdigest()[:24]
             copy = rewired(self._forms.get(function, function), self)
-            copy.__qualname__ = f"{function.__name__}_{digest}"
+            copy.__qualname__, copy.__module__ = f"{function.__name__}_{digest}", entries.__name__  # the cache imports the module that it names
             self._done[function] = self._compile(copy)
         return self._done[function]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,17 @@ def test_the_environment_on_the_page_keeps_its_promises(tmp_path: Path, monkeypa
     (tmp_path / "slider_of_the_page.py").write_text(page.split("```python\n")[1].split("```")[0])
     monkeypatch.chdir(tmp_path)
     check(envs.load("slider_of_the_page:SLIDER"))
+
+
+def test_what_was_compiled_from_one_module_serves_its_copy(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    for name in ("first_copy", "second_copy"):
+        (tmp_path / f"{name}.py").write_text(OWN)
+        script = f"from puffer_edge import envs; e = envs.load('{name}:MINE'); e.pointer(); print(e.dynamics.native.cached)"
+        about = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join([str(Path(__file__).parents[2]), *sys.path]), "PATH": ""}
+        answer = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=about, capture_output=True, text=True)
+        assert (answer.stdout, answer.stderr) == (f"{name == 'second_copy'}\n", "")
+        (tmp_path / f"{name}.py").unlink()
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,16 @@ def test_what_comes_from_the_cache_is_what_was_compiled(tmp_path: Path) -> None:
     assert run("bandit", "stochastic") == ["bandit True", "stochastic True"]
 
 
+def test_a_damaged_cache_costs_a_compilation_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    about = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": ":".join([str(ROOT), *sys.path]), "PATH": ""}
+    for _ in range(2):
+        answer = subprocess.run([sys.executable, "-c", SCRIPT, "stochastic"], env=about, capture_output=True, text=True)
+        assert (answer.returncode, answer.stdout) == (0, "stochastic False\n"), answer.stderr
+        for path in tmp_path.rglob("*.nb[ci]"):
+            path.write_bytes(path.read_bytes()[:100])
+
+
 def _still(draw: Any, state: Any, parameters: Any) -> None:
     state[0] = parameters[0]
 
