@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def load(name: str) -> Environment:
 
     Args:
         name: a control task, one of the sanity set, or a module that Python can import (the working folder counts), a colon and the name
-            of an ``Environment`` in it, or of a function without arguments that gives one.
+            of an ``Environment`` in it; what comes back bears that name. The module is imported, nothing in it is called: runs and bundles
+            name environments too, and they may come from anywhere.
 
     Raises:
         InvalidInput: there is none, or what the module holds is none.
@@ -55,11 +57,9 @@ def _own(module: str, attribute: str) -> Environment:
     if held is None:
         found = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Environment)]
         raise InvalidInput(f"the module {module} has no {attribute!r}; environments in it: {', '.join(found) or 'none'}")
-    if callable(held) and not isinstance(held, Environment):
-        held = _call(held, where)
     if not isinstance(held, Environment):
         raise InvalidInput(f"{where} is of type {type(held).__name__}: it must be a puffer_edge.envs.environment.Environment")
-    return held
+    return replace(held, name=where)  # so that whoever reads the name in a run finds it again
 
 
 def _import(module: str, where: str) -> Any:
@@ -78,10 +78,3 @@ def _import(module: str, where: str) -> Any:
     finally:
         if added:
             sys.path.remove(here)
-
-
-def _call(make: Any, where: str) -> Any:
-    try:
-        return make()
-    except Exception as error:
-        raise InvalidInput(f"{where}: calling it without arguments raised {type(error).__name__}: {error}") from error

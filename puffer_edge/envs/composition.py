@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from puffer_edge.contract import Contract
-from puffer_edge.envs.draw import normal, uniform
+from puffer_edge.envs.draw import DRAW, normal, uniform
 from puffer_edge.envs.dynamics import Dynamics
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.scalar import Number, Row, clip, rint
@@ -101,6 +101,7 @@ def compose(
         step,
         inner.parameters,
         random_steps=inner.random_steps or bool(errors.any()),
+        scratch=max(inner.scratch, c.n_observations + 3 * c.n_actions + 2),
     )
     surrounded = Environment.of_scalars(
         c, whole, max_steps=environment.max_steps, solved=environment.solved, shield=environment.shield, name=environment.name
@@ -209,7 +210,7 @@ def shield_function(shield: Shield) -> Callable[[Any, Any], None]:
     return function
 
 
-def _acting(c: Contract, shield: Shield, columns: Mapping[str, slice], delay: int) -> Callable[[Row, Row], None]:
+def _acting(c: Contract, shield: Shield, columns: Mapping[str, slice], delay: int) -> Callable[[Row, Row, Row], None]:
     """The function that takes a proposal through the shield, and moves the actions on by one step."""
     guard, n, m = shield_function(shield), c.n_observations, c.n_actions
     seen, oldest, applied = columns["seen"].start, columns["_actions"].start, columns["applied"].start
@@ -218,14 +219,17 @@ def _acting(c: Contract, shield: Shield, columns: Mapping[str, slice], delay: in
     scale, back = np.exp2(c.action_bits.astype(np.float64)), np.exp2(-c.action_bits.astype(np.float64))
     low, high = c.action_low.astype(np.float64), c.action_high.astype(np.float64)
 
-    def act(state: Row, proposal: Row) -> None:
-        v, out = np.zeros(n + 2 * m + 1, np.int64), np.zeros(m + 1, np.int64)
+    inputs, outputs = DRAW + n + 2 * m + 1, DRAW + n + 3 * m + 2
+
+    def act(draw: Row, state: Row, proposal: Row) -> None:
+        v, out = draw[DRAW:inputs].view(np.int64), draw[inputs:outputs].view(np.int64)
         for k in range(n):
             x = integer_of(state[seen + k]) >> shift[k]
             v[k] = -32768 if x < -32768 else 32767 if x > 32767 else x
         for k in range(m):
             v[n + k] = integer_of(to_integer(proposal[k], scale[k], low[k], high[k]))
             v[n + m + k] = integer_of(state[applied + k])
+        v[n + 2 * m] = 0  # no fallback: a plant has its observations
         guard(v, out)
         for k in range(oldest, applied):
             state[k] = state[k + m]
@@ -245,7 +249,7 @@ class _Pieces:
 
     inner: Dynamics
     sense: Callable[..., None]
-    act: Callable[[Row, Row], None]
+    act: Callable[[Row, Row, Row], None]
     columns: Mapping[str, slice]
     low: Floats
     high: Floats
@@ -278,7 +282,7 @@ class _Pieces:
             legal = True
             for k in range(m):
                 legal = legal & (action[k] - action[k] == 0.0)
-            act(state, action)
+            act(draw, state, action)
             chosen = state[place : place + varied] if varied else parameters
             reward, cost, terminated = inner_step(draw, state[:size], state[acting : acting + m], chosen)
             sense(draw, state)

@@ -23,6 +23,9 @@ UInts = npt.NDArray[np.uint64]
 STREAM = 0
 """The environment's stream; 1 and 2 are the trainer's, for actions and shuffles."""
 
+DRAW = 6
+"""Words of a ``draw``: key, number of the draw, environment, step; a scalar function's scratch follows, if it asked for some."""
+
 ON_RESET = 2**31
 """First draw of a reset: the step that follows it has the same counter otherwise, and begins at 0."""
 
@@ -57,7 +60,7 @@ def unit(a: Any, b: Any) -> Any:
 
 
 def begin(draw: Row, key: Any, environment: Any, step: Any, first: Any) -> None:
-    """Set the (6,) uint64 ``draw`` to the first draw of one call for one environment."""
+    """Set the uint64 ``draw`` to the first draw of one call for one environment."""
     draw[0], draw[1] = key[0], key[1]
     draw[2], draw[3] = first, environment
     draw[4], draw[5] = step & _LOW, step >> _HALF

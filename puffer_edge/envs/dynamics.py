@@ -49,6 +49,7 @@ class Dynamics:
         parameters: what ``parameters`` holds, in order.
         agents: agents that share the state.
         random_steps: ``step`` draws random numbers.
+        scratch: 64-bit words behind ``draw[DRAW]`` that the functions may use while they run; what is in them before is not defined.
     """
 
     n_state: int
@@ -60,6 +61,7 @@ class Dynamics:
     parameters: tuple[Parameter, ...] = ()
     agents: int = 1
     random_steps: bool = False
+    scratch: int = 0
 
     @cached_property
     def values(self) -> Floats:
@@ -77,8 +79,8 @@ class Dynamics:
     def plain(self) -> tuple[rows.Loop, rows.Loop, rows.Loop]:
         """Loops in plain Python: reset, step, observe."""
         return (
-            rows.reset_rows(self.reset, self.observe, self.values, self.agents),
-            rows.step_rows(self.step, self.observe, self.values, self.agents),
+            rows.reset_rows(self.reset, self.observe, self.values, self.agents, self.scratch),
+            rows.step_rows(self.step, self.observe, self.values, self.agents, self.scratch),
             rows.observe_rows(self.observe, self.agents),
         )
 

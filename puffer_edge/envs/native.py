@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import pickle
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,17 +108,20 @@ class Native:
     dynamics: Dynamics
     functions: tuple[Any, Any, Any]
     cached: bool
+    _pointers: dict[int, Pointer] = field(default_factory=dict)
 
     def pointer(self, max_steps: int) -> Pointer:
-        """The ``pe_env`` with an episode's length.
+        """The ``pe_env`` with an episode's length; it lives as long as the dynamics.
 
         Args:
             max_steps: the clock ends an episode after so many steps; 0 never does.
         """
-        d = self.dynamics
-        reset, step, _ = (f.address for f in self.functions)
-        sizes = (d.agents, d.n_state, d.n_observation, d.n_action, 0, max_steps)
-        return Pointer(PeEnv(VERSION, ctypes.sizeof(PeEnv), *sizes, reset, step), self)
+        if max_steps not in self._pointers:
+            d = self.dynamics
+            reset, step, _ = (f.address for f in self.functions)
+            sizes = (d.agents, d.n_state, d.n_observation, d.n_action, 0, max_steps)
+            self._pointers[max_steps] = Pointer(PeEnv(VERSION, ctypes.sizeof(PeEnv), *sizes, reset, step), self)
+        return self._pointers[max_steps]
 
     def reset(self, first: int, key: Any, step: Any, mask: Any, state: Any, observation: Any) -> None:
         self._call[0](len(state), first, *map(_data, (key, step, mask, None, state, observation)))
@@ -161,8 +165,8 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
 
     d, values = dynamics, dynamics.values
     loops = (
-        ("reset_many", rows.reset_rows(d.reset, d.observe, values, d.agents)),
-        ("step_many", rows.step_rows(d.step, d.observe, values, d.agents)),
+        ("reset_many", rows.reset_rows(d.reset, d.observe, values, d.agents, d.scratch)),
+        ("step_many", rows.step_rows(d.step, d.observe, values, d.agents, d.scratch)),
         ("observe_many", rows.observe_rows(d.observe, d.agents)),
     )
     translate = _Translator()
@@ -188,7 +192,7 @@ def _entry(name: str, given: dict[str, Any], digest: str) -> Any:
     signature = _signature(name)
     try:
         return numba.cfunc(signature, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder can be written: numba has no place for its cache
+    except (RuntimeError, OSError, EOFError, ImportError, pickle.UnpicklingError):  # no folder to write to, or what lies there is damaged
         return numba.cfunc(signature, error_model="numpy")(function)
 
 
@@ -223,7 +227,7 @@ class _Translator:
         if function not in self._done:
             digest = hashlib.sha256(self.text(function).encode()).hexdigest()[:24]
             copy = rewired(self._forms.get(function, function), self)
-            copy.__qualname__ = f"{function.__name__}_{digest}"
+            copy.__qualname__, copy.__module__ = f"{function.__name__}_{digest}", entries.__name__  # the cache imports the module that it names
             self._done[function] = self._compile(copy)
         return self._done[function]
 

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from puffer_edge.envs.draw import ON_RESET, begin
+from puffer_edge.envs.draw import DRAW, ON_RESET, begin
 
 Loop = Callable[..., None]
 
 
-def reset_rows(reset: Any, observe: Any, parameters: Any, agents: int) -> Loop:
+def reset_rows(reset: Any, observe: Any, parameters: Any, agents: int, scratch: int = 0) -> Loop:
     """The loop behind ``pe_reset_many``: every environment whose mask is not 0 starts afresh."""
+    words = DRAW + scratch
 
     def loop(first: int, key: Any, step: Any, mask: Any, state: Any, observation: Any) -> None:
-        draw = np.zeros(6, np.uint64)
+        draw = np.zeros(words, np.uint64)
         for i in range(len(state)):
             if mask[i] != 0:
                 begin(draw, key, first + i, step[i], ON_RESET)
@@ -24,7 +25,7 @@ def reset_rows(reset: Any, observe: Any, parameters: Any, agents: int) -> Loop:
                 observe(state[i], observation[i, 0])
 
     def loop_many(first: int, key: Any, step: Any, mask: Any, state: Any, observation: Any) -> None:
-        draw = np.zeros(6, np.uint64)
+        draw = np.zeros(words, np.uint64)
         for i in range(len(state)):
             if mask[i] != 0:
                 begin(draw, key, first + i, step[i], ON_RESET)
@@ -34,11 +35,12 @@ def reset_rows(reset: Any, observe: Any, parameters: Any, agents: int) -> Loop:
     return loop if agents == 1 else loop_many
 
 
-def step_rows(step_one: Any, observe: Any, parameters: Any, agents: int) -> Loop:
+def step_rows(step_one: Any, observe: Any, parameters: Any, agents: int, scratch: int = 0) -> Loop:
     """The loop behind ``pe_step_many``."""
+    words = DRAW + scratch
 
     def loop(first: int, key: Any, step: Any, action: Any, state: Any, observation: Any, reward: Any, cost: Any, terminated: Any, alive: Any) -> None:
-        draw = np.zeros(6, np.uint64)
+        draw = np.zeros(words, np.uint64)
         for i in range(len(state)):
             begin(draw, key, first + i, step[i], 0)
             gained, paid, ended = step_one(draw, state[i], action[i, 0], parameters)
@@ -48,7 +50,7 @@ def step_rows(step_one: Any, observe: Any, parameters: Any, agents: int) -> Loop
     def loop_many(
         first: int, key: Any, step: Any, action: Any, state: Any, observation: Any, reward: Any, cost: Any, terminated: Any, alive: Any
     ) -> None:
-        draw = np.zeros(6, np.uint64)
+        draw = np.zeros(words, np.uint64)
         for i in range(len(state)):
             begin(draw, key, first + i, step[i], 0)
             step_one(draw, state[i], action[i], parameters, reward[i], cost[i], terminated[i], alive[i])

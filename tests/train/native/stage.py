@@ -61,7 +61,9 @@ def in_python(
         for pointer, value in zip(out, (reward, cost, terminated, ~terminated)):
             view(pointer, n, agents)[:] = value
 
-    environment = structs.Environment(structs.ENVIRONMENT_VERSION, ctypes.sizeof(structs.Environment), agents, size, observations, actions, 0, max_steps)
+    environment = structs.Environment(
+        structs.ENVIRONMENT_VERSION, ctypes.sizeof(structs.Environment), agents, size, observations, actions, 0, max_steps
+    )
     environment.reset_many, environment.step_many = (ctypes.cast(f, ctypes.c_void_p) for f in (reset_many, step_many))
     return environment, (reset_many, step_many)
 

@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from puffer_edge import envs  # noqa: E402
-from puffer_edge.errors import InvalidInput, Unsupported  # noqa: E402
-from puffer_edge.train.native import structs  # noqa: E402
-from puffer_edge.train.native.engine import Engine, Shape, fill  # noqa: E402
-from tests.train.native.reference import parameters  # noqa: E402
-from tests.train.native.stage import Array, cartpole_in_c, in_python, philox, shaped, stage, trained, uniform  # noqa: E402
+from puffer_edge import envs
+from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.train.native import structs
+from puffer_edge.train.native.engine import Engine, Shape, fill
+from tests.train.native.reference import parameters
+from tests.train.native.stage import Array, cartpole_in_c, in_python, philox, shaped, stage, trained, uniform
 
 CARTPOLE = Shape(4, (24, 17), "tanh", "categorical", (2,), 2)
 
@@ -50,7 +50,9 @@ def test_a_rollout_is_what_numpy_does_step_by_step(cartpole: tuple[Any, Any], fo
                 np.testing.assert_array_equal(held["value"][t], out[:, 2])
                 np.testing.assert_array_equal(held["cost_value"][t], out[:, 3])
                 choice = held["choice"][t, :, 0]
-                check_choice(out[:, :2].astype(np.float64), choice, held["log_prob"][t], uniform(philox((0, np.arange(rows), count, 0), (seed, 1))[0]))
+                check_choice(
+                    out[:, :2].astype(np.float64), choice, held["log_prob"][t], uniform(philox((0, np.arange(rows), count, 0), (seed, 1))[0])
+                )
                 state, reward, price, terminated = envs.load("cartpole").step(held["observation"][t], np.where(choice[:, None], 10.0, -10.0))
                 count, elapsed, total, cost = count + np.uint64(1), elapsed + 1, total + reward, cost + price
                 truncated = (elapsed == 29) & ~terminated
@@ -203,7 +205,9 @@ def test_agents_end_by_themselves_and_environments_when_all_have_or_the_clock_sa
         r, held = stage(engine, environment, 12, 4, levels=np.array([0.0, 1.0]))
         engine.reset(r)
         assert engine.rollout(flat, r) == (0, 0, 0)
-        by = {name: held[name].reshape(12, 4, 3) for name in ("terminated", "truncated", "alive", "finished_length", "finished_return", "final_value")}
+        by = {
+            name: held[name].reshape(12, 4, 3) for name in ("terminated", "truncated", "alive", "finished_length", "finished_return", "final_value")
+        }
         for e, k in ((0, 0), (0, 1), (0, 2), (3, 0), (3, 1)):
             life = e + 2 * k + 1
             assert by["alive"][:life, e, k].all() and by["terminated"][life - 1, e, k] and by["finished_length"][life - 1, e, k] == life
