@@ -176,7 +176,9 @@ def _show_run(run: Run, json: bool) -> None:
 
 def _show_training(result: dict[str, Any], solved: float) -> None:
     OUT.print(f"trained {result['environment']} for {result['steps']:,} steps in {result['seconds']:.1f} s: {result['status']}")
-    OUT.print(f"  saved in {result['run']}")
+    OUT.print(f"  saved in {result['run']}; engine: {result['engine']}")
+    if result["engine_note"]:
+        OUT.print(f"  {result['engine_note']}", style="yellow")
     for key, words in (("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield")):
         found = result[key]
         if found:

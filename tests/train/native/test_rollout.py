@@ -170,7 +170,7 @@ TOP = 15_563_334
 
 
 def test_a_choice_without_probability_is_never_taken(folder: Path, runs: list[str]) -> None:
-    """Nineteen equal choices, whose probabilities add up to 0.9999998 in float, and one whose probability is 0: the largest draw finds the last equal one."""
+    """Nineteen equal choices, whose probabilities add up to 0.9999998, and one of probability 0: the largest draw finds the last equal one."""
     assert uniform(philox((0, 0, TOP, 0), (3, 1))[0]) == 1 - 2**-24
     environment, _ = in_python(1, 1, 1, echo)
     shape = shaped(environment, "categorical", (20,))
@@ -333,7 +333,7 @@ def test_what_does_not_fit_is_refused_before_c_is_called(cartpole: tuple[Any, An
             engine.rollout(flat, r)
     r, held = stage(engine, cartpole[0], 2, 3, **levels)
     fill(r, reward=held["reward"].astype(np.float32))
-    with pytest.raises(InvalidInput, match="reward is .* of float32, it needs .* of float64"):
+    with pytest.raises(InvalidInput, match=r"reward is .* of float32, it needs .* of float64"):
         engine.rollout(flat, r)
     fill(r, reward=held["reward"])
     r.cost_value = None
