@@ -122,9 +122,11 @@ def _check(s: PPOSettings) -> None:
 
 PRESETS: dict[str, PPOSettings] = {
     "cartpole": PPOSettings(steps=100_000),
-    "acrobot": PPOSettings(steps=500_000),
-    "mountain_car": PPOSettings(steps=500_000, discount=0.999, entropy_weight=0.01),
-    "mountain_car_continuous": PPOSettings(steps=200_000, discount=0.999, log_std=0.5, scale_reward=True),
+    "acrobot": PPOSettings(steps=500_000, horizon=256, epochs=4, activation="tanh"),
+    "mountain_car": PPOSettings(steps=1_000_000, horizon=16, epochs=4, minibatch=64, trace_decay=0.98, activation="tanh"),
+    "mountain_car_continuous": PPOSettings(
+        steps=100_000, horizon=256, discount=0.9999, trace_decay=0.9, activation="tanh", log_std=1.5, scale_reward=True
+    ),
     "pendulum": PPOSettings(steps=100_000, horizon=128, discount=0.9, scale_reward=True),
 }
 """Settings tuned for an environment, by its name; others start from the defaults."""
