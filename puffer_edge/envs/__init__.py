@@ -9,10 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from puffer_edge import find
+from puffer_edge.envs import frames
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import InvalidInput, Unsupported
 
-_AROUND = ("check", "closed_loop", "composition", "draw", "dynamics", "entries", "environment", "native", "plant", "rewire", "rows", "scalar")
+_AROUND = (
+    "check",
+    "closed_loop",
+    "composition",
+    "draw",
+    "dynamics",
+    "entries",
+    "environment",
+    "frames",
+    "native",
+    "plant",
+    "rewire",
+    "rows",
+    "scalar",
+)
 """Files of this folder that are no environment, but what is put around one, or what it is made of."""
 
 
@@ -32,12 +47,15 @@ def load(name: str) -> Environment:
     Args:
         name: a control task, one of the sanity set, or a module that Python can import (the working folder counts), a colon and the name
             of an ``Environment`` in it; what comes back bears that name. The module is imported, nothing in it is called: runs and bundles
-            name environments too, and they may come from anywhere.
+            name environments too, and they may come from anywhere. ``NAME-frames4`` stacks the last four observations of any of them.
 
     Raises:
         InvalidInput: there is none, or what the module holds is none.
         Unsupported: "gym:…".
     """
+    base, count = frames.named(name)
+    if count > 1 or base != name:
+        return frames.stack(load(base), count)
     if ":" in name:
         return _own(*name.split(":", 1))
     if name in sanity_names():
