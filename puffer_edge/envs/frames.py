@@ -26,7 +26,6 @@ def stack(environment: Environment, frames: int) -> Environment:
     Raises:
         InvalidInput: the number of frames is out of range, or the contract would have too many channels.
         Unsupported: the environment is written as numpy functions, or has several agents.
-
     """
     if isinstance(frames, bool) or not isinstance(frames, int) or not 2 <= frames <= MOST:
         raise InvalidInput(f"frames must lie in 2 … {MOST}, not {frames!r}")
@@ -56,7 +55,7 @@ def stack(environment: Environment, frames: int) -> Environment:
     older = tuple(replace(channel, name=f"{channel.name}_{k}") for k in range(1, frames) for channel in c.observations)
     contract = replace(c, observations=(*c.observations, *older))
     dynamics = replace(inner, n_state=size + past, n_observation=n * frames, reset=reset, observe=observe, step=step)
-    about = {"max_steps": environment.max_steps, "solved": environment.solved, "shield": environment.shield}
+    about: dict[str, Any] = {"max_steps": environment.max_steps, "solved": environment.solved, "shield": environment.shield}
     return Environment.of_scalars(contract, dynamics, name=f"{environment.name}-frames{frames}", **about)
 
 
