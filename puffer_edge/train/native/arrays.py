@@ -111,10 +111,12 @@ def check_update(shape: Any, update: Any, real: npt.DTypeLike) -> None:
     _check_between("samples", update.samples, 1, MOST_SAMPLES)
     _check_between("minibatch", update.minibatch, 1, MOST_SAMPLES)
     _check_between("epochs", update.epochs, 1, structs.MOST_EPOCHS)
-    for name in ("learning_rate", "epsilon", "max_grad_norm"):
-        value, positive = getattr(update, name), name != "learning_rate"
-        if not math.isfinite(value) or value < 0 or (positive and value == 0):
-            raise InvalidInput(f"an update's {name} must be a {'positive ' if positive else ''}finite number, not {value:g}")
+    if not 0 <= update.learning_rate < math.inf:
+        raise InvalidInput(f"an update's learning_rate must be a finite number of at least 0, not {update.learning_rate:g}")
+    if not 0 < update.epsilon < math.inf:  # without it what pads the networks would become 0 / 0
+        raise InvalidInput(f"an update's epsilon must be a positive finite number, not {update.epsilon:g}")
+    if not update.max_grad_norm >= 0:
+        raise InvalidInput(f"an update's max_grad_norm must be at least 0, not {update.max_grad_norm:g}; infinity clips nothing")
     for name in ("beta1", "beta2"):
         if not 0 <= getattr(update, name) < 1:
             raise InvalidInput(f"an update's {name} must lie in 0 … 1, 1 excluded, not {getattr(update, name):g}")

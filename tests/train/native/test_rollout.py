@@ -170,7 +170,7 @@ TOP = 15_563_334
 
 
 def test_a_choice_without_probability_is_never_taken(folder: Path, runs: list[str]) -> None:
-    """Nineteen equal choices, whose probabilities add up to 0.9999998, and one of probability 0: the largest draw finds the last equal one."""
+    """Nineteen equal choices, whose probabilities add up to 0.9999998 in float, and one of probability 0: the largest draw finds none of that."""
     assert uniform(philox((0, 0, TOP, 0), (3, 1))[0]) == 1 - 2**-24
     environment, _ = in_python(1, 1, 1, echo)
     shape = shaped(environment, "categorical", (20,))
