@@ -24,7 +24,7 @@ static void reset_many(int64_t n, int64_t first, const uint32_t *key, const uint
     (void)parameters;
     for (int64_t i = 0; i < n; i++)
         for (uint32_t k = 0; k < 4 && mask[i]; k++)
-            state[4 * i + k] = observation[4 * i + k] = 0.1 * uniform(k, (uint32_t)(first + i), step[i], key) - 0.05;
+            state[4 * i + k] = observation[4 * i + k] = 0.1 * uniform(0x80000000u + k, (uint32_t)(first + i), step[i], key) - 0.05;
 }
 
 static void step_many(int64_t n, int64_t first, const uint32_t *key, const uint64_t *step, const double *parameters, const double *action, double *state,

@@ -4,13 +4,14 @@
  * truncates: the trainer does both. Everything is double, rows are contiguous, one after the other (row-major).
  *
  * Randomness is counter-based: Philox4x32-10 (Salmon et al., 2011) with key (key[0], key[1]) and counter
- * (draw, environment, low half of step, high half of step), where `draw` numbers the draws of one call for one environment from 0,
+ * (draw, environment, low half of step, high half of step), where `draw` numbers the draws of one call for one environment, from 0 in a
+ * step and from 2^31 in a reset (the step after a reset has the same counter otherwise),
  * `environment` is first + i, and `step` is step[i], the steps that this environment has made since the training began. A draw gives four
  * 32-bit words; a uniform double in [0, 1) takes two of them, ((a >> 5) * 2^26 + (b >> 6)) / 2^53. Nothing depends on how rows are split
  * among threads.
  *
  * With agents > 1 an environment takes `agents` rows of observation, action, reward, cost, terminated and alive, side by side; state,
- * parameters and step stay one a environment.
+ * parameters and step stay one a environment, which is over when all its agents have terminated.
  */
 #ifndef PE_ENV_H
 #define PE_ENV_H

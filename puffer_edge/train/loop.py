@@ -26,7 +26,8 @@ from puffer_edge.train.native.learner import Experience, NativeEngine
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.normalize import Moments, RewardScale
 from puffer_edge.train.rollout import Rollout
-from puffer_edge.train.settings import PPOSettings, preset
+from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings_file import preset
 
 RECENT = 100
 """Episodes over which ``ep_rew_mean`` is the mean."""
@@ -98,13 +99,13 @@ class Learner:
             self.net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(weights), s.exploration, s.shared)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=s.learning_rate, eps=1e-5, fused=True)
         self.native = self._native(episodes)
-        self.plant = Plant(self.environment, 1 if self.native else s.rows, episodes, self.shield)
+        self.plant = None if self.native else Plant(self.environment, s.rows, episodes, self.shield)
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
         if s.exploration == "state" and contract.head == "discrete":
             raise InvalidInput(f"exploration 'state' is noise of a continuous head; that of {self.environment.name} is discrete")
         self.held_noise = HeldNoise(s.rows, (s.hidden[-1], contract.n_actions), s.hold) if s.exploration == "state" else None
         self.moments = Moments((contract.n_observations,))
-        self.reward_scale = RewardScale(s.rows, s.discount) if s.scale_reward else None
+        self.reward_scale = RewardScale(s.rows * self.environment.agents, s.discount) if s.scale_reward else None
         self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self.steps = 0
         self.episode_return = np.zeros(s.rows)
@@ -258,6 +259,7 @@ class Learner:
 
     def _collect_in_torch(self) -> Rollout:
         rollout, plant = self._rollout, self.plant
+        assert plant is not None
         observation = self.environment.contract.physical_observation(plant.last)
         for t in range(self.settings.horizon):
             with torch.inference_mode():
@@ -296,7 +298,11 @@ class Learner:
                 f"the training diverged at step {self.steps}: {', '.join(bad)} is NaN or infinite; "
                 f"the policy of step {self.last_good.origin['steps']} is kept; try a lower learning_rate than {self.settings.learning_rate:g}"
             )
-        self.moments.update(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
+        seen = rollout.observation.reshape(-1, rollout.observation.shape[-1])
+        if self.native is not None:
+            self.moments.merge(len(seen), *self.native.engine.moments(seen))
+        else:
+            self.moments.update(seen)
         self.refresh()
 
     def _metrics(self, rollout: Rollout | Experience, statistics: Mapping[str, float], rate: float) -> dict[str, float]:

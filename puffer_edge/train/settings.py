@@ -9,6 +9,8 @@ from typing import Any
 
 from puffer_edge.errors import InvalidInput
 
+MAX_SAMPLES = 2**26
+"""Of one update: some GiB of memory already."""
 CHOICES = {
     "engine": ("auto", "native", "torch"),
     "activation": ("relu", "tanh"),
@@ -31,7 +33,7 @@ class PPOSettings:
     engine: str = "auto"
     """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
     threads: int = 0
-    """Of the native engine, 0 for all cores; the bits do not depend on them."""
+    """Of the native engine; 0: all cores, or one for small minibatches. The bits do not depend on them."""
     steps: int = 200_000
     """Environment steps of a whole training; the learning rate falls to zero over them."""
     rows: int = 16
@@ -101,6 +103,10 @@ class PPOSettings:
     """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
     evaluation_episodes: int = 50
     """Episodes of each of them."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints, beside the one after every evaluation; None writes those alone."""
+    checkpoints: int = 3
+    """Checkpoints kept: so many of the latest, and the one of the best evaluation."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -144,10 +150,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _check(s: PPOSettings) -> None:
-    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "accumulate", "hold", "evaluations", "evaluation_episodes"):
+    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "accumulate", "hold", "evaluations", "evaluation_episodes", "checkpoints"):
         value = getattr(s, name)
         if not _is_whole(value) or value < 1:
             raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
+    if s.checkpoint_every is not None and not (_is_whole(s.checkpoint_every) and s.checkpoint_every >= 1):
+        raise InvalidInput(f"checkpoint_every must be a whole number of at least 1 or None, not {s.checkpoint_every!r}")
     for name, low, high in (
         ("learning_rate", 0.0, 1.0),
         ("discount", 0.0, 1.0),
@@ -165,6 +173,8 @@ def _check(s: PPOSettings) -> None:
             raise InvalidInput(f"{name} must lie in {low:g} … {high:g}, not {value!r}")
     if s.rows * s.horizon < 2:
         raise InvalidInput("an update needs at least 2 samples: raise rows or horizon")
+    if s.rows * s.horizon > MAX_SAMPLES:
+        raise InvalidInput(f"an update of {s.rows:,} rows × {s.horizon:,} steps has more than {MAX_SAMPLES:,} samples: lower rows or horizon")
     for name, above in (("target_kl", 0.0), ("dual_clip", 1.0)):
         value = getattr(s, name)
         if value is not None and not (_is_number(value) and above < value < math.inf):
@@ -186,15 +196,3 @@ def _check(s: PPOSettings) -> None:
         value = getattr(s, name)
         if value not in choices:
             raise InvalidInput(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-PRESETS: dict[str, PPOSettings] = {
-    "cartpole": PPOSettings(steps=100_000),
-    "pendulum": PPOSettings(steps=100_000, horizon=128, discount=0.9, scale_reward=True),
-}
-"""Settings tuned for an environment, by its name; others start from the defaults."""
-
-
-def preset(environment: str) -> PPOSettings:
-    """Settings for an environment: its preset, or the defaults."""
-    return PRESETS.get(environment, PPOSettings())

@@ -80,6 +80,7 @@ def _open(path: Path) -> Any:
         "pe_engine_reset": (None, (p, p)),
         "pe_engine_advantages": (None, (p, p)),
         "pe_engine_update": (i32, (p, p)),
+        "pe_engine_moments": (None, (p, i64, i32, p, p, p, p)),
         "pe_engine_order": (i32, (p, p, i32, p)),
         "pe_native_philox": (None, (p, p, p)),
         "pe_native_functions": (None, (i64, *[p] * 6)),

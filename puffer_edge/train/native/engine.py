@@ -185,6 +185,14 @@ class Engine:
         self._call("pe_engine_advantages", ctypes.byref(a))
         return advantage, returns
 
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        """(n,) mean of the columns of (rows, n) float64, and sum of their squared deviations."""
+        rows, n = x.shape
+        x = _array("x", x, (rows, n), np.float64)
+        mean, m2, part = (np.empty(count) for count in (n, n, 8 * n))
+        self._call("pe_engine_moments", rows, n, *(_place(a) for a in (x, mean, m2, part)))
+        return mean, m2
+
     def reset(self, rollout: Any) -> tuple[int, int, int]:
         """Start all environments of a rollout afresh; returns what ``rollout`` does.
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.contract import Contract
-from puffer_edge.envs import compiled
+from puffer_edge.envs.composition import Composition, compose
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.native import available
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Normalizer
@@ -21,6 +22,8 @@ from puffer_edge.train.native import structs, why_not
 from puffer_edge.train.native.engine import Engine, Shape, fill
 from puffer_edge.train.settings import PPOSettings
 
+SHARED_WORK = 4_000_000
+"""Samples of a minibatch times parameters, from which on several threads share it."""
 STATE = ("state", "observed", "acting", "step", "elapsed", "episode_return", "episode_cost", "first", "second", "adam_steps", "updates")
 """Arrays that change from rollout to rollout."""
 
@@ -46,9 +49,9 @@ def obstacle(environment: Environment, settings: PPOSettings) -> str:
         return f"it makes up to {structs.MOST_EPOCHS} epochs"
     if why := shape_of(environment.contract, settings).why_not():
         return why
-    if environment.scalar is None:
-        return f"{environment.name} is not written as scalar functions (Environment.of)"
-    return why_not()
+    if environment.scalars is None:
+        return f"{environment.name} is not written as scalar functions (Environment.of_scalars)"
+    return why_not() or ("" if available() else "numba is not installed (extra 'train')")
 
 
 def cores() -> int:
@@ -56,12 +59,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_for(shape: Shape, settings: PPOSettings) -> int:
+    """Threads that pay: all cores, but one where a minibatch is so small that waiting for each other would cost what they gain."""
+    return cores() if min(settings.minibatch, settings.rows * settings.horizon) * shape.size >= SHARED_WORK else 1
+
+
+_SURROUNDED: dict[tuple[Environment, bytes], Composition] = {}
+
+
+def surrounded(environment: Environment, shield: Shield) -> Composition:
+    """The environment in fixed point behind its shield; composed once, as compiling takes a second or two."""
+    key = environment, shield.digest
+    if key not in _SURROUNDED:
+        _SURROUNDED[key] = compose(environment, shield)
+    return _SURROUNDED[key]
+
+
 @dataclass(frozen=True, eq=False)
 class Experience:
     """What a native rollout gave; (T, N) unless said otherwise.
 
     Attributes:
-        observation: (T, N, n) physical.
+        observation: (T, N, n) physical; N counts agents.
         reward: of the action taken there.
         cost: likewise.
         terminated: the task ended the episode.
@@ -106,11 +125,13 @@ class NativeEngine:
         if why := obstacle(environment, settings):
             raise Unsupported(f"the native engine does not train {environment.name}: {why}")
         self._environment, self._settings, self._seed = environment, settings, seed
-        self.engine = Engine(shape_of(environment.contract, settings), settings.threads or cores())
+        shape = shape_of(environment.contract, settings)
+        self.engine = Engine(shape, settings.threads or threads_for(shape, settings))
         self.variant, self.threads = self.engine.variant, self.engine.threads
         if parameters.shape != (self.engine.shape.size,) or not parameters.flags.c_contiguous:
             raise InvalidInput(f"the flat buffer has shape {parameters.shape}, the native engine needs ({self.engine.shape.size},)")
-        self._compiled = compiled.guarded(environment, shield)
+        self._around = surrounded(environment, shield) if environment.agents == 1 else None
+        self._pointer = (self._around.environment if self._around else environment).pointer()
         self.parameters = parameters
         self._arrays = self._allocate()
         self._structure = self._describe()
@@ -118,14 +139,15 @@ class NativeEngine:
 
     def _allocate(self) -> dict[str, npt.NDArray[Any]]:
         c, s = self._environment.contract, self._settings
-        n, rows, shape, width = c.n_observations, s.rows, (s.horizon, s.rows), self._compiled.struct.n_state
+        rows = s.rows * self._environment.agents
+        n, shape, width = c.n_observations, (s.horizon, rows), self._pointer.struct.n_state
         groups = len(self.engine.shape.sizes)
         kinds: dict[str, tuple[tuple[int, ...], Any]] = {
-            "state": ((rows, width), np.float64),
+            "state": ((s.rows, width), np.float64),
             "observed": ((rows, n), np.float64),
             "acting": ((rows,), np.uint8),
-            "step": ((rows,), np.uint64),
-            "elapsed": ((rows,), np.int32),
+            "step": ((s.rows,), np.uint64),
+            "elapsed": ((s.rows,), np.int32),
             "first": ((self.engine.shape.size,), np.float32),
             "second": ((self.engine.shape.size,), np.float32),
             "adam_steps": ((1,), np.int64),
@@ -149,7 +171,7 @@ class NativeEngine:
     def _describe(self) -> Any:
         """The structure that C reads, with what never changes filled in."""
         c, r = self._environment.contract, structs.Rollout()
-        r.env, r.horizon, r.environments = self._compiled.address, self._settings.horizon, self._settings.rows
+        r.env, r.horizon, r.environments = self._pointer.address, self._settings.horizon, self._settings.rows
         r.seed, r.squash = self._seed, c.head == "tanh"
         levels = np.concatenate([np.ravel(level) for level in c.levels]) if c.levels else np.zeros(1)
         low, high = np.array([ch.low for ch in c.actions]), np.array([ch.high for ch in c.actions])
@@ -168,21 +190,23 @@ class NativeEngine:
         mean, deviation = (np.ascontiguousarray(x, np.float64) for x in (normalizer.mean, normalizer.std))
         fill(r, mean=mean, deviation=deviation)
         r.clip = normalizer.clip
-        acted = self._compiled.columns["interventions"]
-        before = a["state"][:, acted].sum()
+        before = self._interventions()
         self._raise_for(*self.engine.rollout(self.parameters, r))
         ended = np.nonzero(a["finished_length"])
-        rate = float(a["state"][:, acted].sum() - before) / a["reward"].size
+        rate = (self._interventions() - before) / a["reward"].size
         terminated, truncated = a["terminated"].view(np.bool_), a["truncated"].view(np.bool_)
         finished = a["finished_return"][ended], a["finished_length"][ended]
         return Experience(a["observation"], a["reward"], a["cost"], terminated, truncated, rate, *finished, a)
 
+    def _interventions(self) -> float:
+        """Steps at which the shield has acted, in all."""
+        return float(self._around.read(self._arrays["state"], "interventions").sum()) if self._around else 0.0
+
     def _raise_for(self, what: int, t: int, row: int) -> None:
         if what:
             step = int(self._arrays["updates"][0]) * self._settings.horizon + t
-            raise Diverged(
-                f"{self._environment.name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training"
-            )
+            name = self._environment.name
+            raise Diverged(f"{name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
 
     def update(self, experience: Experience, reward_scale: float, rates: Mapping[str, float], epochs: int) -> dict[str, float]:
         """Epochs of PPO on one rollout.
@@ -200,7 +224,8 @@ class NativeEngine:
         about = (a["reward"], a["value"], a["final_value"], experience.terminated, experience.truncated, s.discount, s.trace_decay)
         advantage, returns = self.engine.advantages(*about, reward_scale=reward_scale)
         u = structs.Update()
-        u.samples, u.minibatch, u.epochs, u.seed, u.update = s.rows * s.horizon, min(s.minibatch, s.rows * s.horizon), epochs, self._seed, 0
+        u.samples, u.epochs, u.seed = experience.reward.size, epochs, self._seed
+        u.minibatch = min(s.minibatch, u.samples)
         u.update = int(a["updates"][0])
         u.normalize_advantage, u.beta1, u.beta2, u.epsilon, u.max_grad_norm = s.normalize_advantage, 0.9, 0.999, 1e-5, s.max_grad_norm
         u.learning_rate, u.stop_kl = rates["learning_rate"], rates["stop_kl"]

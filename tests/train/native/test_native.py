@@ -158,6 +158,9 @@ def test_advantages_are_those_of_the_definition(double: Path) -> None:
             engine.advantages(**data, discount=0.97, trace_decay=0.9, ratio=np.ones(shape)),
         ):
             np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+        off = {"ratio": rng.lognormal(0, 0.7, shape), "ratio_clip": 1.3, "trace_clip": 0.9}
+        ours = engine.advantages(**data, discount=0.97, trace_decay=0.9, **off)
+        np.testing.assert_allclose(ours, advantages.advantages(**data, discount=0.97, trace_decay=0.9, **off), rtol=1e-12, atol=1e-12)
         scaled = engine.advantages(**data | {"reward": data["reward"] * 5}, discount=0.97, trace_decay=0.9, reward_scale=5.0)
         np.testing.assert_allclose(scaled, wanted, rtol=1e-9, atol=1e-12)
 
@@ -174,6 +177,14 @@ def test_v_trace_by_hand(double: Path) -> None:
     cut, _ = engine.advantages(**column, terminated=ended, truncated=none, discount=0.5, trace_decay=0.5)
     late, _ = engine.advantages(**column, terminated=none, truncated=ended, discount=0.5, trace_decay=0.5)
     np.testing.assert_allclose([cut[0, 0], late[0, 0]], [1.0 - 0.5, 1.0 + 0.5 * 0.25 - 0.5])
+
+
+def test_moments_are_numpys_for_any_number_of_threads(folder: Path) -> None:
+    x = np.random.default_rng(0).normal(5.0, [1.0, 1e-3, 100.0], (1000, 3))
+    found = [Engine(SHAPES["classic"], threads, "portable", folder).moments(x) for threads in (1, 3)]
+    assert all(np.array_equal(a, b) for a, b in zip(*found))
+    np.testing.assert_allclose(found[0][0], x.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found[0][1], ((x - x.mean(0)) ** 2).sum(0), rtol=1e-12)
 
 
 def test_random_words_are_the_published_ones(folder: Path) -> None:

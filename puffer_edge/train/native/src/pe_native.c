@@ -115,6 +115,7 @@ static void unpack(const engine *e, const real *packed, real *flat)
 
 #include "pe_advantages.c"
 #include "pe_gradient.c"
+#include "pe_moments.c"
 #include "pe_rollout.c"
 #include "pe_update.c"
 

@@ -10,6 +10,7 @@ typedef struct update {
     double epoch[STATISTICS];
     int64_t minibatches;
     int stop;
+    atomic_int next; /* shard: whoever is free takes it, which changes no bit and helps where another process holds a core */
 } update;
 
 /* A permutation of 0 … n − 1 computed place by place: six rounds of a Feistel network over the next even power of two, walked until the
@@ -127,7 +128,7 @@ static void minibatch(update *w, const int32_t *place, int64_t count, int thread
         spread(w, place, count, thread, threads, &mean, &scale);
     else
         pool_barrier(e->pool);
-    for (int s = thread; s < SHARDS; s += threads) {
+    for (int s = atomic_fetch_add(&w->next, 1); s < SHARDS; s = atomic_fetch_add(&w->next, 1)) {
         int64_t from, to;
         shard(count, s, &from, &to);
         memset(e->gradient + s * e->packed, 0, sizeof(real) * (size_t)e->packed);
@@ -160,6 +161,7 @@ static void minibatch(update *w, const int32_t *place, int64_t count, int thread
         w->sums[STATISTICS] += norm;
         w->minibatches++;
         w->stop = w->u->stop_kl > 0 && last > w->u->stop_kl;
+        atomic_store(&w->next, 0);
     }
     pool_barrier(e->pool);
 }
