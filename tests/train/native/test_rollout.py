@@ -81,7 +81,7 @@ def started(count: Array, seed: int) -> Array:
     """Start states of CartPole by the draws of pe_env.h, as if all began now."""
     columns = []
     for draw in range(4):
-        a, b, *_ = philox((draw, np.arange(len(count)), count, 0), (seed, 0))
+        a, b, *_ = philox((2**31 + draw, np.arange(len(count)), count, 0), (seed, 0))
         columns.append(((a >> np.uint64(5)).astype(np.float64) * 2**26 + (b >> np.uint64(6)).astype(np.float64)) / 2**53 * 0.1 - 0.05)
     return np.stack(columns, 1)
 
