@@ -1,19 +1,21 @@
-"""Five trainings of each environment: seconds, and the deterministic policy's return in float and in integers.
+"""Five trainings of each environment: returns of the policy that would be deployed, in float and in integers, and their interquartile mean.
 
-The peer beside us is the policy itself in float, on the same episodes: what quantisation and shield cost.
+The peer beside us is the policy itself in float, on the same episodes: what quantisation and shield cost. Writes ``docs/learning.md`` and
+its pictures too; environments that are not measured in this run keep what the last one found.
 
-python benchmarks/learning.py [--seeds 5] [--environments cartpole pendulum]
+python benchmarks/learning.py [--seeds 5] [--environments cartpole pendulum] [--processes 1]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import save, show
+from record import RESULTS, save, show
 
 from puffer_edge import envs
 from puffer_edge.commands.sources import EVALUATION_SEED, calibration
@@ -21,16 +23,34 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.reference import InFloat, Runner
 from puffer_edge.integer.shield import Shield
-from puffer_edge.train import train
+from puffer_edge.train import Run, iqm
+from puffer_edge.train.seeds import train_seeds
 
 EPISODES = 100
+PAGE = Path(__file__).parents[1] / "docs" / "learning.md"
+PICTURES = PAGE.parent / "learning"
+INTRODUCTION = """# What PPO learns here
+
+Written by `benchmarks/learning.py`; nothing stands here that was not measured, and trainings that fail are rows like the others.
+Every number is a mean return over {episodes} fresh episodes, none of which any choice was made by, of the policy that a training keeps: its
+deterministic head, as it would be deployed. *Integer* is the int8 program behind the environment's shield, on the same start states as
+*float*. The interquartile mean leaves out a quarter of the trainings at each end; its 95 % interval is a bootstrap over trainings
+(Agarwal et al., 2021), and of five trainings it is a rough one. Seconds are wall time with all evaluations; other work may have been going on.
+
+    python benchmarks/learning.py --seeds {seeds}
+
+{machine}.
+"""
 
 
-def row(name: str, seed: int) -> dict[str, Any]:
-    """Train once, and evaluate three ways on the same start states."""
+def row(name: str, seed: int, run: Run) -> dict[str, Any]:
+    """One training, evaluated three ways on the same start states; None where it failed."""
+    about: dict[str, Any] = {"environment": name, "seed": seed, "status": run.result["status"], "steps": run.result["steps"]}
+    about["train_s"] = round(run.result["seconds"], 1)
+    if "evaluation" not in run.result:
+        keys = ("return_float", "return_float_unshielded", "return_integer", "integer_95_percent", "shield_acted_steps")
+        return about | dict.fromkeys(keys) | {"solved": False}
     env = envs.load(name)
-    with tempfile.TemporaryDirectory() as folder:
-        run = train(env, seed=seed, out=Path(folder) / "run")
     guard, bare = Shield.build(env.contract, env.shield), Shield.none(env.contract)
     program = quantize(run.policy, *calibration(env, run.policy, guard))
     found = {
@@ -42,32 +62,66 @@ def row(name: str, seed: int) -> dict[str, Any]:
         )
     }
     low, high = found["integer"].interval
-    returns = {key: float(episodes.returns.mean()) for key, episodes in found.items()}
     acted = int(((found["integer"].outcome >> 16) != 0).sum())
     return {
-        "environment": name,
-        "seed": seed,
-        "train_s": round(run.result["seconds"], 1),
-        "steps": run.result["steps"],
-        "return_float": round(returns["float"], 2),
-        "return_float_unshielded": round(returns["float_unshielded"], 2),
-        "return_integer": round(returns["integer"], 2),
+        **about,
+        **{f"return_{key}": round(float(episodes.returns.mean()), 2) for key, episodes in found.items()},
         "integer_95_percent": f"{low:.1f} … {high:.1f}",
-        "integer_against_float": f"{(returns['integer'] - returns['float']) / abs(returns['float']):+.3%}",
         "shield_acted_steps": f"{acted} of {int(found['integer'].lengths.sum())}",
         "solved": bool(np.mean(found["integer"].returns) >= env.solved),
     }
 
 
+def environment_rows(name: str, seeds: int, processes: int) -> list[dict[str, Any]]:
+    """Train an environment so many times; its picture goes beside the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = train_seeds(name, seeds, out=Path(folder) / "runs", processes=processes)
+        picture = found.path / "curve.svg"
+        PICTURES.mkdir(exist_ok=True)
+        if picture.is_file():
+            (PICTURES / f"{name}.svg").write_text(picture.read_text())
+        return [row(name, seed, run) for seed, run in found.runs.items()]
+
+
+def page(record: dict[str, Any]) -> str:
+    """The page of a result file."""
+    machine, settings = record["machine"], record["settings"]
+    words = f"{record['when'][:10]}, {machine['processor']}, {machine['cores']} cores, Python {machine['python']}, numpy {machine['numpy']}"
+    parts = [INTRODUCTION.format(episodes=settings["episodes"], seeds=settings["seeds"], machine=words)]
+    for name in sorted({r["environment"] for r in record["rows"]}):
+        rows = [r for r in record["rows"] if r["environment"] == name]
+        scores = [r["return_float"] for r in rows if r["return_float"] is not None]
+        parts.append(f"## {name}\n\nSolved at {envs.load(name).solved:g}: {sum(r['solved'] for r in rows)} of {len(rows)} trainings, in integers.")
+        if scores:
+            low, high = iqm.interval(scores)
+            parts.append(f"Interquartile mean {iqm.iqm(scores):.1f}, 95 % interval {low:.1f} … {high:.1f} (float, behind the shield).")
+        lines = ["| seed | steps | seconds | float | without shield | integer | its 95 % interval | solved |", "|" + "---|" * 8]
+        for r in rows:
+            cells = (r["seed"], f"{r['steps']:,}", r["train_s"], r["return_float"], r["return_float_unshielded"], r["return_integer"])
+            solved = "yes" if r["solved"] else f"no ({r['status']})" if r["status"] != "complete" else "no"
+            lines.append("| " + " | ".join("–" if c is None else str(c) for c in (*cells, r["integer_95_percent"], solved)) + " |")
+        parts.append("\n".join(lines))
+        if (PICTURES / f"{name}.svg").is_file():
+            parts.append(f"![Learning curve of {name}](learning/{name}.svg)")
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
 def main() -> None:
-    """Run, print, save."""
+    """Run, print, save, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--environments", nargs="+", default=envs.names())
+    parser.add_argument("--processes", type=int, default=1, help="trainings side by side; the seconds are then those of a busy machine")
     options = parser.parse_args()
-    rows = [row(name, seed) for name in options.environments for seed in range(options.seeds)]
-    show(f"PPO, {EPISODES} evaluation episodes from the same starts", rows)
-    save("learning", settings={"seeds": options.seeds, "episodes": EPISODES, "evaluation_seed": EVALUATION_SEED}, rows=rows)
+    before = json.loads((RESULTS / "learning.json").read_text())["rows"] if (RESULTS / "learning.json").is_file() else []
+    rows = [r for r in before if r["environment"] not in options.environments and "status" in r]
+    for name in options.environments:
+        found = environment_rows(name, options.seeds, options.processes)
+        show(f"PPO on {name}, {EPISODES} evaluation episodes from the same starts", found)
+        rows += found
+    settings = {"seeds": options.seeds, "episodes": EPISODES, "evaluation_seed": EVALUATION_SEED}
+    path = save("learning", settings=settings, rows=rows)
+    PAGE.write_text(page(json.loads(path.read_text())))
 
 
 if __name__ == "__main__":

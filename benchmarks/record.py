@@ -15,28 +15,15 @@ plain values with the unit in the name (``_us``, ``_cycles``, ``_kib``). Time is
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from puffer_edge.train.throughput import machine
+
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and versions; no names of hosts or users."""
-    import numpy as np
-
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
 
 
 def commit() -> str:
@@ -89,12 +76,6 @@ def _text(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
 
 
 def _git(*words: str) -> str:

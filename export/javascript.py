@@ -1,4 +1,4 @@
-"""An environment's dynamics as JavaScript: its numpy functions run once on symbols, and what they did is printed.
+"""An environment's dynamics as JavaScript: its functions, scalar or numpy's, run once on symbols, and what they did is printed.
 
 The printed functions do the same operations in the same order on float64 (float32 where numpy has it), so that additions, products
 and square roots have numpy's bits. Sines and their like come from the browser's own library and may differ in the last bit;
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from puffer_edge.envs import draw, rewire, scalar
+from puffer_edge.envs.dynamics import Dynamics
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import Unsupported
 
@@ -70,11 +72,13 @@ def plant(environment: Environment) -> str:
     contract, size = environment.contract, environment.state_size
     state = Symbols.variables("s", size)
     action = Symbols.variables("a", contract.n_actions)
-    draws = Draws()
+    if environment.random_steps or environment.agents > 1:
+        raise Unsupported(f"the dynamics of {environment.name} cannot be printed as JavaScript: its steps are random, or it has several agents")
+    reset, observe, step = _functions(environment)
     try:
-        start = _flat(environment.reset(draws, 1), size)  # type: ignore[arg-type]  # a generator of symbols
-        observation = _flat(environment.observe(state), contract.n_observations)  # type: ignore[arg-type]
-        following, reward, cost, terminated = environment.step(state, action)  # type: ignore[arg-type]
+        start = _flat(reset(Draws()), size)
+        observation = _flat(observe(state), contract.n_observations)
+        following, reward, cost, terminated = step(state, action)
         results = [*_flat(following, size), *_flat(reward, 1), *_flat(cost, 1), *_flat(terminated, 1)]
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise Unsupported(f"the dynamics of {environment.name} cannot be printed as JavaScript: {error}") from None
@@ -161,24 +165,80 @@ class Symbols(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class Draws:
-    """In a generator's place: every number that it gives is one call of ``random()``, in order."""
+    """In the place of ``puffer_edge.envs.draw``: every number that it gives is one call of ``random()``, in order."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Symbols:
-        """Numbers in [low, high)."""
-        shape = np.broadcast_shapes(np.shape(low), np.shape(high)) if size is None else size
-        unit = np.empty(shape, object)
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, columns: int = 1) -> Symbols:
+        """(1, columns) numbers in [low, high)."""
+        unit = np.empty((1, columns), object)
         for at in np.ndindex(unit.shape):
             unit[at] = Node(f"r[{self.count}]")
             self.count += 1
         span = np.subtract(high, low, dtype=np.float64)
         return np.asarray(low, np.float64) + span * Symbols(unit)  # type: ignore[no-any-return]
 
-    def random(self, size: Any = None) -> Symbols:
-        """Numbers in [0, 1)."""
-        return self.uniform(size=() if size is None else size)
+
+def _functions(environment: Environment) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Reset, observe and step as functions of one row of symbols; those of its own that are numpy's stay as they are."""
+    own: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] = environment.reset, environment.observe, environment.step
+    d = environment.dynamics
+    if d is None:
+        return own
+    traced = _scalars(d)
+    reset, observe, step = (t if f == face else f for f, face, t in zip(own, (d.start, d.look, d.advance), traced))
+    return reset, observe, step
+
+
+def _scalars(dynamics: Dynamics) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Scalar functions as functions of one row of symbols: what they call is numpy's, which the symbols record."""
+    reset_one, observe_one, step_one = (rewire.replaced(f, TRACED) for f in (dynamics.reset, dynamics.observe, dynamics.step))
+
+    def cells(symbols: Symbols) -> Any:
+        row = np.empty(symbols.shape[1], object)
+        for k in range(len(row)):
+            row[k] = symbols[:, k]
+        return row
+
+    def joined(row: Any) -> Symbols:
+        return Symbols(np.stack([_lift(value, np.dtype(np.float64)).nodes.reshape(1) for value in row], -1))
+
+    def reset(draws: Draws) -> Symbols:
+        row = np.empty(dynamics.n_state, object)
+        reset_one(draws, row, dynamics.values)
+        return joined(row)
+
+    def observe(state: Symbols) -> Symbols:
+        row = np.empty(dynamics.n_observation, object)
+        observe_one(cells(state), row)
+        return joined(row)
+
+    def step(state: Symbols, action: Symbols) -> tuple[Any, ...]:
+        row = cells(state)
+        results = step_one(Draws(), row, cells(action), dynamics.values)
+        return joined(row), *(value if isinstance(value, Symbols) else np.array([value]) for value in results)
+
+    return reset, observe, step
+
+
+def _single(x: Any) -> Any:
+    return _cast(_cast(x, np.dtype(np.float32)), np.dtype(np.float64)) if isinstance(x, Symbols) else np.float64(np.float32(x))
+
+
+TRACED: dict[Any, Any] = {
+    draw.uniform: lambda draws, low, high: draws.uniform(low, high)[:, 0],
+    scalar.sin: np.sin,
+    scalar.cos: np.cos,
+    scalar.log: np.log,
+    scalar.sqrt: np.sqrt,
+    scalar.power: np.power,
+    scalar.power_single: lambda x, y: _single(np.power(x, y)),
+    scalar.single: _single,
+    scalar.clip: np.clip,
+    scalar.where: np.where,
+}
+"""What a scalar function calls, on symbols."""
 
 
 def _constant(value: Any) -> Node:

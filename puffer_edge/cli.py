@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 import tyro
 
+from puffer_edge.commands.benching import bench
 from puffer_edge.commands.boards import check, install, simulate, start, status, stop
 from puffer_edge.commands.comparing import compare
 from puffer_edge.commands.console import fail
 from puffer_edge.commands.exporting import export
 from puffer_edge.commands.importing import import_policy
 from puffer_edge.commands.lists import doctor, environments, targets
-from puffer_edge.commands.training import evaluate, train
+from puffer_edge.commands.training import evaluate, train, train_for
 from puffer_edge.commands.verifying import verify
 from puffer_edge.errors import PufferEdgeError
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": simulate,
     "targets": targets,
     "envs": environments,
+    "bench": bench,
     "doctor": doctor,
 }
 
@@ -46,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(__version__)
         return
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="puffer-edge", description=__doc__, args=args)
+        commands = COMMANDS | ({"train": train_for(args[1:])} if args[:1] == ["train"] else {})
+        tyro.extras.subcommand_cli_from_dict(commands, prog="puffer-edge", description=__doc__, args=args)
     except PufferEdgeError as error:
         fail(args, type(error).__name__, str(error), error.exit_code)
     except BrokenPipeError:

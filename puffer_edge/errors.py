@@ -7,6 +7,7 @@ PufferEdgeError
 ├── DoesNotFit          needs more than the target has (needs, has)
 ├── ReturnLost          no profile of integers keeps enough of the float policy's return
 ├── Diverged            a training's numbers became NaN or infinite
+├── WriteFailed         a run cannot be written on: full disk, no permission
 ├── RangeError          an integer may leave the range that every engine shares
 ├── ContractError       two contracts differ, or one is inconsistent
 ├── BundleError         a bundle, run or image is damaged, incomplete or too new
@@ -82,6 +83,12 @@ class Diverged(PufferEdgeError):
     """A training's numbers became NaN or infinite; the last good policy is kept."""
 
     exit_code = 10
+
+
+class WriteFailed(PufferEdgeError):
+    """A file of a run could not be written; what was there before is untouched and readable."""
+
+    exit_code = 12
 
 
 class RangeError(PufferEdgeError):

@@ -2,64 +2,183 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
+import tyro
 from rich.table import Table
 
-from puffer_edge.commands.console import OUT, Flag, Folder, Name, progress_bar, show_result
+from puffer_edge.commands.console import OUT, SIDE, Flag, Folder, Name, progress_bar, show_result
 from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, environment_of, task_of
+from puffer_edge.errors import InvalidInput
+from puffer_edge.train import PPOSettings, Run, settings_for
 
 
 def train(
-    environment: Name,
-    steps: int | None = None,
+    environment: Name = "",
+    *,
+    values: Annotated[PPOSettings, tyro.conf.arg(name="")] = PPOSettings(),  # noqa: B008  frozen; ``train_for`` puts the right one here
+    settings: Path | None = None,
     seed: int = 0,
+    seeds: int = 1,
     out: Path | None = None,
-    hidden: tuple[int, ...] | None = None,
     shield: bool = True,
+    resume: Path | None = None,
+    tensorboard: Flag = False,
     json: Flag = False,
 ) -> None:
     """Train a policy with PPO and write a run folder.
 
     The policy learns behind the environment's default shield, so that it meets the actuator that it will have.
-    Ctrl-C stops early and keeps the best policy so far.
+    Ctrl-C stops early and keeps the best policy so far; --resume goes on with a run that was stopped, interrupted or killed.
+    Settings come from the environment's preset, over it the file, over that the flags; RUN/settings.toml keeps them, and is such a file.
 
     Args:
-        environment: name of an environment; 'puffer-edge envs' lists them.
-        steps: environment steps, rounded up to whole rollouts; the preset of the environment where not given.
-        seed: of everything random.
+        environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume.
+        values: settings of PPO.
+        settings: TOML file with a table [ppo].
+        seed: of everything random; with --seeds the first one.
+        seeds: train so many times, side by side on the cores there are, and print the interquartile mean of the returns.
         out: folder of the run; runs/ENVIRONMENT-SEED where not given. A run that is there already is kept as FOLDER.1, FOLDER.2 …
-        hidden: widths of the hidden layers, for example --hidden 32 32.
         shield: train behind the default shield (--no-shield: without any).
+        resume: run folder to go on with, from its latest checkpoint; of the settings only --steps may change.
+        tensorboard: write event files too (needs the extra 'tensorboard').
         json: print the result as JSON.
     """
-    from puffer_edge import envs
-    from puffer_edge.train import train as run_training
-    from puffer_edge.train.settings import preset
+    if resume is not None:
+        given = [name for name, is_given in (("--seed", seed), ("--seeds", seeds != 1), ("--out", out), ("--no-shield", not shield)) if is_given]
+        _show_run(_go_on(resume, environment, values, [*given, *(["--settings"] if settings else [])], tensorboard), json)
+    elif not environment:
+        raise InvalidInput("which environment? 'puffer-edge envs' lists them; a run is gone on with by --resume RUN")
+    elif seeds != 1:
+        if tensorboard:
+            raise InvalidInput("--tensorboard writes one run: leave out --seeds")
+        _train_seeds(environment, values, seed, seeds, out, shield, json)
+    else:
+        from puffer_edge import train as verbs
 
-    env = envs.load(environment)
-    settings = preset(environment)
-    changes = {k: v for k, v in (("steps", steps), ("hidden", hidden)) if v is not None}
-    settings = settings.from_dict({**settings.to_dict(), **changes})
-    folder = out or Path("runs") / f"{environment}-{seed}"
+        folder = out or Path("runs") / f"{environment}-{seed}".replace(":", "-")
+        with _bar() as progress:
+            run = verbs.train(environment, seed=seed, out=folder, shield=shield, progress=progress, settings=values, tensorboard=tensorboard)
+        _show_run(run, json)
+
+
+def train_for(args: Sequence[str]) -> Callable[..., None]:
+    """``train``, its flags' defaults being the settings that these arguments lead to: of the run, or of preset and file.
+
+    The arguments are parsed twice, first for the environment and the files alone.
+
+    Raises:
+        InvalidInput, BundleError: no such environment, file or run, or one that is damaged.
+    """
+
+    def asked(**options: Any) -> tuple[str, Path | None, Path | None]:
+        return options["environment"], options["settings"], options["resume"]
+
+    hints = get_type_hints(PPOSettings)
+    plain = [
+        (f.name, hints[f.name], dataclasses.field(default=f.default, default_factory=f.default_factory)) for f in dataclasses.fields(PPOSettings)
+    ]
+    unchecked = dataclasses.make_dataclass("Unchecked", plain)
+    of_values: Any = Annotated[unchecked, tyro.conf.arg(name="")]
+    parameters = inspect.signature(train, eval_str=True).parameters
+    taken = [p.replace(annotation=of_values, default=unchecked()) if p.name == "values" else p for p in parameters.values()]
+    asked.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+    asked.__annotations__ = {p.name: p.annotation for p in taken}
+    words = [word for word in args if word not in ("--help", "-h")]
+    try:
+        environment, file, run = tyro.cli(asked, args=words, prog="puffer-edge train", console_outputs=len(words) == len(args))
+    except SystemExit:
+        if len(words) == len(args):
+            raise
+        return train  # whose help is asked for, and that alone
+    if run is not None:
+        return functools.partial(train, values=PPOSettings.from_dict(Run.load(run).settings["settings"]))
+    return functools.partial(train, values=settings_for(environment, file))
+
+
+def _go_on(path: Path, environment: str, values: PPOSettings, given: Sequence[str], tensorboard: bool) -> Run:
+    """Go on with a run, having seen that nothing was asked for that it cannot do."""
+    from puffer_edge import train as verbs
+
+    run = Run.load(path)
+    theirs = PPOSettings.from_dict(run.settings["settings"])
+    given = [
+        *given,
+        *(f"--{name.replace('_', '-')}" for name, value in values.to_dict().items() if value != theirs.to_dict()[name] and name != "steps"),
+    ]
+    if given:
+        raise InvalidInput(f"{path} goes on with what it was started with: leave out {', '.join(given)} (--steps may change)")
+    if environment not in ("", run.settings["environment"]):
+        raise InvalidInput(f"{path} is a run of {run.settings['environment']}, not of {environment}")
+    with _bar() as progress:
+        run = verbs.resume(path, steps=values.steps if values.steps != theirs.steps else None, progress=progress, tensorboard=tensorboard)
+    for reason in run.result["resumed"][-1]["because"]:
+        SIDE.print(f"not the bits of a run that never stopped: {reason}", style="yellow")
+    return run
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Any], bool]]:
+    """A progress bar, as a callback of ``train``."""
     with progress_bar("training") as advance:
 
         def progress(report: Any) -> bool:
             advance(report.steps, report.total, f"return {report.ep_rew_mean:8.1f}  {report.steps_per_second:9,.0f} steps/s")
             return True
 
-        run = run_training(env, seed=seed, out=folder, shield=shield, progress=progress, settings=settings)
-    result = {"run": str(folder), "environment": env.name, "seed": seed, **run.result}
-    show_result(json, result, lambda: _show_training(result, env.solved))
+        yield progress
+
+
+def _train_seeds(environment: str, values: PPOSettings, first: int, seeds: int, out: Path | None, shield: bool, json: bool) -> None:
+    from puffer_edge.train.seeds import train_seeds
+
+    folder = out or Path("runs") / f"{environment}-seeds".replace(":", "-")
+    with progress_bar("seeds") as advance:
+        advance(0, seeds, "")
+        found = train_seeds(
+            environment, seeds, first, out=folder, shield=shield, settings=values, watch=lambda done, total, run: advance(done, total, run.path.name)
+        )
+    summary = found.summary()
+
+    def show() -> None:
+        table = Table("seed", "return", "status", box=None, pad_edge=False)
+        for row in summary["seeds"]:
+            table.add_row(str(row["seed"]), "–" if row["return"] is None else f"{row['return']:.1f}", row["status"])
+        OUT.print(table)
+        if summary["iqm"] is not None:
+            low, high = summary["interval"]
+            OUT.print(f"interquartile mean {summary['iqm']:.1f} (95 % interval {low:.1f} … {high:.1f}) of {len(found.returns)} trainings")
+        if found.failed:
+            OUT.print(f"failed, and in no mean: seed {', '.join(map(str, found.failed))}", style="yellow")
+        OUT.print(f"  saved in {found.path}, with a picture")
+
+    show_result(json, summary, show)
+    if not found.returns:
+        raise SystemExit(10)
+
+
+def _show_run(run: Run, json: bool) -> None:
+    from puffer_edge import envs
+
+    solved = envs.load(run.settings["environment"]).solved
+    result = {"run": str(run.path), "environment": run.settings["environment"], "seed": run.settings["seed"], **run.result}
+    show_result(json, result, lambda: _show_training(result, solved))
     if run.result["status"] == "interrupted":
         raise SystemExit(130)
 
 
 def _show_training(result: dict[str, Any], solved: float) -> None:
     OUT.print(f"trained {result['environment']} for {result['steps']:,} steps in {result['seconds']:.1f} s: {result['status']}")
-    OUT.print(f"  saved in {result['run']}")
+    OUT.print(f"  saved in {result['run']}; engine: {result['engine']}")
+    if result["engine_note"]:
+        OUT.print(f"  {result['engine_note']}", style="yellow")
     for key, words in (("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield")):
         found = result[key]
         if found:

@@ -39,6 +39,7 @@ class Check:
 # import name, distribution, what for, how to get it
 PACKAGES = (
     ("torch", "torch", "training", "pip install 'puffer-edge[train]'"),
+    ("tensorboard", "tensorboard", "event files of trainings", "pip install 'puffer-edge[tensorboard]'"),
     ("serial", "pyserial", "boards on a serial port", "pip install pyserial"),
     ("rp2040py", "rp2040py", "the simulated RP2040", "pip install 'puffer-edge[sim]'"),
     ("tflite_micro", "tflite-micro", "comparing with TensorFlow Lite Micro", "pip install 'puffer-edge[tflm]' (Linux on x86-64)"),

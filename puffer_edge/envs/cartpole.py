@@ -12,17 +12,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
+from puffer_edge.envs.draw import uniform
+from puffer_edge.envs.dynamics import Dynamics, Parameter
 from puffer_edge.envs.environment import Environment
-from puffer_edge.spaces import Bools, Floats
+from puffer_edge.envs.scalar import Number, Row, cos, sin, where
 
-GRAVITY = 9.8
-MASS_POLE = 0.1
-MASS = 1.0 + MASS_POLE
-HALF_LENGTH = 0.5
-POLE_MOMENT = MASS_POLE * HALF_LENGTH
 PERIOD_S = 0.02
 POSITION_LIMIT = 2.4
 ANGLE_LIMIT = 12 * 2 * math.pi / 360
@@ -30,28 +25,40 @@ COST_POSITION = 2.0
 COST_ANGLE = 0.15
 
 
-def reset(rng: np.random.Generator, n: int) -> Floats:
-    """(n, 4) start states, each number uniform in ±0.05."""
-    return rng.uniform(-0.05, 0.05, (n, 4))
+PARAMETERS = (
+    Parameter("gravity", "m/s^2", 9.8),
+    Parameter("pole_mass", "kg", 0.1),
+    Parameter("cart_mass", "kg", 1.0),
+    Parameter("half_length", "m", 0.5),
+)
 
 
-def observe(state: Floats) -> Floats:
+def reset(draw: Row, state: Row, parameters: Row) -> None:
+    """Each number of the start state is uniform in ±0.05."""
+    for k in range(4):
+        state[k] = uniform(draw, -0.05, 0.05)
+
+
+def observe(state: Row, observation: Row) -> None:
     """The state itself: position, velocity, angle, angular velocity."""
-    return state
+    for k in range(4):
+        observation[k] = state[k]
 
 
-def step(state: Floats, action: Floats) -> tuple[Floats, Floats, Floats, Bools]:
+def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, Number, Number]:
     """One Euler step; the order of operations is Gymnasium's, which makes the bits its own."""
-    x, x_dot, angle, angle_dot = state.T
-    cosine, sine = np.cos(angle), np.sin(angle)
-    pull = (action[:, 0] + POLE_MOMENT * np.square(angle_dot) * sine) / MASS
-    angle_acc = (GRAVITY * sine - cosine * pull) / (HALF_LENGTH * (4.0 / 3.0 - MASS_POLE * np.square(cosine) / MASS))
-    x_acc = pull - POLE_MOMENT * angle_acc * cosine / MASS
-    following = np.stack([x + PERIOD_S * x_dot, x_dot + PERIOD_S * x_acc, angle + PERIOD_S * angle_dot, angle_dot + PERIOD_S * angle_acc], -1)
-    far, tilt = np.abs(following[:, 0]), np.abs(following[:, 2])
-    terminated = (far > POSITION_LIMIT) | (tilt > ANGLE_LIMIT)
-    cost = ((far > COST_POSITION) | (tilt > COST_ANGLE)).astype(np.float64)
-    return following, np.ones(len(state)), cost, terminated
+    gravity, pole_mass, half_length = parameters[0], parameters[1], parameters[3]
+    mass, moment = pole_mass + parameters[2], pole_mass * half_length
+    x, x_dot, angle, angle_dot = state[0], state[1], state[2], state[3]
+    cosine, sine = cos(angle), sin(angle)
+    pull = (action[0] + moment * (angle_dot * angle_dot) * sine) / mass
+    angle_acc = (gravity * sine - cosine * pull) / (half_length * (4.0 / 3.0 - pole_mass * (cosine * cosine) / mass))
+    x_acc = pull - moment * angle_acc * cosine / mass
+    state[0], state[1] = x + PERIOD_S * x_dot, x_dot + PERIOD_S * x_acc
+    state[2], state[3] = angle + PERIOD_S * angle_dot, angle_dot + PERIOD_S * angle_acc
+    far, tilt = abs(state[0]), abs(state[2])
+    cost = where((far > COST_POSITION) | (tilt > COST_ANGLE), 1.0, 0.0)
+    return 1.0, cost, (far > POSITION_LIMIT) | (tilt > ANGLE_LIMIT)
 
 
 CONTRACT = Contract(
@@ -71,17 +78,13 @@ CONTRACT = Contract(
 GAINS = {"position": 6.0, "velocity": 11.0, "angle": 110.0, "angular_velocity": 31.0}
 """Linear law, N per unit of observation: LQR of the dynamics linearised upright, state weights (1, 0.1, 100, 10), input weight 0.01, rounded."""
 
-ENVIRONMENT = Environment(
-    name="cartpole",
-    contract=CONTRACT,
-    state_size=4,
+ENVIRONMENT = Environment.of_scalars(
+    CONTRACT,
+    Dynamics(4, 4, 1, reset, observe, step, PARAMETERS),
     max_steps=500,
     solved=475.0,
     shield=(
         {"stage": "envelope", "bounds": {"angle": (-0.12, 0.12), "position": (-1.8, 1.8)}, "law": {"force": GAINS}},
         {"stage": "limit"},
     ),
-    reset=reset,
-    observe=observe,
-    step=step,
 )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer.reference import InFloat, Runner
 from puffer_edge.integer.shield import Shield
@@ -77,37 +77,36 @@ def count_reasons(outcome: Any, stages: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def episode_rng(seed: int, episode: int) -> np.random.Generator:
-    """The generator of one episode: the same for float, integer and device, however many run at once."""
-    return np.random.default_rng([seed, episode])
-
-
 def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
     """One episode a row, through the tick that devices compute.
 
     Args:
         environment: the plant.
         runner: a program (or ``InFloat`` policy) behind its shield, one row an episode.
-        seed: episode k starts from ``episode_rng(seed, k)``.
+        seed: episode k starts from ``environment.start(seed, k)``.
 
     Raises:
         InvalidInput: the runner's contract is not the environment's.
+        Unsupported: the environment has several agents.
     """
     c = runner.contract
+    if environment.agents > 1:
+        raise Unsupported(f"{environment.name} has {environment.agents} agents: a closed loop is one agent's")
     environment = environment.under(c)
     if c.digest != environment.contract.digest:
         raise InvalidInput(f"the policy was made for another contract than {environment.name}: " + "; ".join(c.differences(environment.contract)))
     rows = runner.rows
-    state = np.concatenate([environment.reset(episode_rng(seed, k), 1) for k in range(rows)])
+    numbers = np.arange(rows)
+    state = environment.start(seed, numbers)
     alive = np.ones(rows, bool)
     returns, costs, lengths = np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int64)
     outcomes, seen, episode = [], [], []
     flags: Any = protocol.STEP_RESET
-    for _ in range(environment.max_steps):
+    for elapsed in range(environment.max_steps):
         observation, _, invalid = c.observe(environment.observe(state))
         tick = runner.tick(observation, flags | invalid * np.uint32(protocol.STEP_INVALID), digest=False)
         flags = 0
-        following, reward, cost, terminated = environment.step(state, c.physical_action(tick.applied))
+        following, reward, cost, terminated = environment.advance(state, c.physical_action(tick.applied), seed, numbers, elapsed)
         state = np.where(alive[:, None], following, state)  # an ended row rests: its plant may diverge
         outcomes.append(tick.outcome[alive])
         seen.append(observation[alive])
@@ -176,7 +175,7 @@ class Loop:
     def begin(self, episode: int) -> tuple[Ints, int]:
         """Start an episode: the first observation (n,) and its step flags."""
         self._episode, self.step = episode, 0
-        self._state = self.environment.reset(episode_rng(self.seed, episode), 1)
+        self._state = self.environment.start(self.seed, [episode])
         observation, flags = self._observe()
         return observation, flags | protocol.STEP_RESET
 
@@ -184,7 +183,7 @@ class Loop:
         """Apply an answer to the plant: the next observation and flags, or None at the episode's end."""
         c = self.environment.contract
         action = c.physical_action(np.asarray(reply.applied, np.int32))[None]
-        self._state, reward, cost, terminated = self.environment.step(self._state, action)
+        self._state, reward, cost, terminated = self.environment.advance(self._state, action, self.seed, [self._episode], self.step)
         self.step += 1
         truncated = not terminated[0] and self.step >= self.environment.max_steps
         row = {

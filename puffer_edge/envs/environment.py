@@ -1,4 +1,4 @@
-"""What an environment is: a contract, and four vectorised numpy functions that know neither shield nor fixed point."""
+"""What an environment is: a contract, and dynamics over many rows that know neither shield nor fixed point."""
 
 from __future__ import annotations
 
@@ -7,27 +7,38 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from puffer_edge.contract import Contract
+from puffer_edge.envs.draw import Draws
+from puffer_edge.envs.dynamics import Dynamics
+from puffer_edge.envs.native import Pointer
+from puffer_edge.errors import MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Environment:
-    """A task with continuous state, many rows at a time, float64 throughout.
+    """A task with a state of float64 numbers, many rows at a time.
 
-    It never resets itself and keeps no state: ``puffer_edge.envs.plant`` does both.
+    It never resets itself and keeps no state: ``puffer_edge.envs.plant`` and the trainer do both. Written as scalar functions
+    (``of_scalars``) it runs in the native engine too; numpy functions over many rows serve everything else.
 
     Attributes:
         name: the file's name, and the name on the command line.
-        contract: names, units, ranges and rate of what is observed and driven.
+        contract: names, units, ranges and rate of what is observed and driven; of one agent, where there are several.
         state_size: S, numbers in the state of one row.
         max_steps: an episode is truncated after so many steps.
         solved: mean return that counts as solved.
         shield: default shield, one mapping a stage, for ``Shield.build``.
-        reset: ``(rng, n) → state (n, S)``: draw n start states.
+        reset: ``draws → state (n, S)``: the start states of n rows; all randomness comes from ``draws``.
         observe: ``state (n, S) → observation (n, n_observations)`` in the contract's units.
-        step: ``state (n, S), action (n, n_actions) in physical units → state, reward (n,), cost (n,), terminated (n,)``.
+        step: ``state (n, S), action (n, n_actions) in physical units → state, reward (n,), cost (n,), terminated (n,)``; the state that
+            it is given stays as it was. A third argument, ``draws``, where ``random_steps`` is true.
+        random_steps: ``step`` draws random numbers.
+        agents: agents that share a row's state: observation, action, reward, cost and terminated are (n, agents, …) where there are
+            several.
+        dynamics: the scalar functions that the three are made of, if they are.
     """
 
     name: str
@@ -36,9 +47,71 @@ class Environment:
     max_steps: int
     solved: float
     shield: tuple[Mapping[str, Any], ...]
-    reset: Callable[[np.random.Generator, int], Floats]
+    reset: Callable[[Draws], Floats]
     observe: Callable[[Floats], Floats]
-    step: Callable[[Floats, Floats], tuple[Floats, Floats, Floats, Bools]]
+    step: Callable[..., tuple[Floats, Floats, Floats, Bools]]
+    random_steps: bool = False
+    agents: int = 1
+    dynamics: Dynamics | None = None
+
+    @staticmethod
+    def of_scalars(
+        contract: Contract,
+        dynamics: Dynamics,
+        *,
+        max_steps: int,
+        solved: float,
+        shield: tuple[Mapping[str, Any], ...] = ({"stage": "limit"},),
+        name: str = "",
+    ) -> Environment:
+        """An environment from scalar functions of one row; its name is the contract's unless another is given."""
+        faces: dict[str, Any] = {"reset": dynamics.start, "observe": dynamics.look, "step": dynamics.advance}
+        about: dict[str, Any] = {"random_steps": dynamics.random_steps, "agents": dynamics.agents, "dynamics": dynamics}
+        return Environment(name or contract.name, contract, dynamics.n_state, max_steps, solved, shield, **faces, **about)
+
+    @property
+    def scalars(self) -> Dynamics | None:
+        """The scalar functions, if reset, observe and step are still made of them."""
+        d = self.dynamics
+        return d if d is not None and (self.reset, self.observe, self.step) == (d.start, d.look, d.advance) else None
+
+    def pointer(self) -> Pointer:
+        """This environment as the ``pe_env`` of ``pe_env.h``; the first call compiles, which takes a second or two, or reads the cache.
+
+        Raises:
+            Unsupported: its functions are numpy's, not scalar.
+            MissingExtra: numba is not installed.
+            InvalidInput: numba cannot compile a function.
+        """
+        if self.scalars is None:
+            raise Unsupported(f"{self.name} is written as numpy functions: the native engine needs Environment.of_scalars; the torch engine runs it")
+        if self.scalars.native is None:
+            raise MissingExtra("train", f"{self.name} in the native engine")
+        return self.scalars.native.pointer(self.max_steps)
+
+    def start(self, seed: int, episodes: npt.ArrayLike) -> Floats:
+        """(n, S) start states of episodes: the same for float, integer and device, however many run at once."""
+        return self.reset(Draws.of_episodes(seed, np.asarray(episodes, np.int64)))
+
+    def advance(
+        self, state: Floats, action: Floats, seed: int, episodes: npt.ArrayLike, elapsed: npt.ArrayLike
+    ) -> tuple[Floats, Floats, Floats, Bools]:
+        """One step of rows that are in episodes of a seed.
+
+        Args:
+            state: (n, S).
+            action: (n, n_actions) in physical units.
+            seed: seed of the episodes.
+            episodes: (n,) number of the episode of each row.
+            elapsed: (n,) steps done in it, or one number for all.
+
+        Returns:
+            what ``step`` does.
+        """
+        if not self.random_steps:
+            return self.step(state, action)
+        numbers = np.asarray(episodes, np.int64)
+        return self.step(state, action, Draws(seed, numbers, np.broadcast_to(np.asarray(elapsed, np.uint64), numbers.shape)))
 
     def under(self, contract: Contract) -> Environment:
         """This task for a policy whose continuous head is of the other kind: the plant does not see whether an output was clipped or squashed.

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puffer_edge.envs.closed_loop import episode_rng
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
@@ -62,10 +61,12 @@ class Plant:
 
     Raises:
         InvalidInput: n or seed out of range, the shield belongs to another contract, or the environment observed NaN.
-        Unsupported: the contract runs the policy at fewer than every base tick.
+        Unsupported: the contract runs the policy at fewer than every base tick, or the environment has several agents.
     """
 
     def __init__(self, environment: Environment, n: int = 1, seed: int = 0, shield: Shield | None = None) -> None:
+        if environment.agents > 1:
+            raise Unsupported(f"{environment.name} has {environment.agents} agents: a plant is one agent's; the native engine runs several")
         if n < 1 or seed < 0:
             raise InvalidInput(f"a plant needs at least 1 row and a seed that is not negative, not n={n}, seed={seed}")
         if shield is not None and shield.contract.digest != environment.contract.digest:
@@ -108,7 +109,9 @@ class Plant:
         applied, stages = contract.fixed_action(proposal), self._no_fallback
         if self.shield is not None:
             applied, stages = self.shield.apply(self.last, applied, self.previous, self._no_fallback)
-        self.state, reward, cost, terminated = environment.step(self.state, contract.physical_action(applied))
+        self.state, reward, cost, terminated = environment.advance(
+            self.state, contract.physical_action(applied), self.seed, self.episode, self.elapsed
+        )
         self.previous = applied
         self.elapsed += 1
         truncated = (self.elapsed >= environment.max_steps) & ~terminated
@@ -145,7 +148,7 @@ class Plant:
     def _start(self, rows: npt.NDArray[np.int64]) -> None:
         self.episode[rows] = self._next_episode + np.arange(len(rows))
         self._next_episode += len(rows)
-        self.state[rows] = np.concatenate([self.environment.reset(episode_rng(self.seed, int(k)), 1) for k in self.episode[rows]])
+        self.state[rows] = self.environment.start(self.seed, self.episode[rows])
         self.elapsed[rows] = 0
         self.last[rows] = self._observe(self.state[rows])
         self.previous = self.previous.copy()  # the array given out as ``applied`` stays as it was

@@ -46,7 +46,7 @@ def adopt(sources: Sources, out: str | os.PathLike[str]) -> tuple[Policy, tuple[
         Unsupported: the network has a part that no device here can run.
     """
     folder = Path(out)
-    if (folder / "settings.json").exists():
+    if any((folder / name).exists() for name in ("settings.toml", "settings.json")):
         raise InvalidInput(f"{folder} holds a training of this package: import into another folder")
     if sources.environment is not None and sources.contract is not None:
         raise InvalidInput("give --env or --contract, not both: each says what the numbers mean")

@@ -1,43 +1,62 @@
-"""A training as one file, so exact that going on from it gives the bits of never having stopped."""
+"""A training as one file, so exact that going on from it gives the bits of never having stopped.
+
+The file is a safetensors file: arrays, and in its metadata a manifest of plain JSON and the SHA-256 of both. There is no pickle in it, and
+nothing is made of a file before its lengths, its digest, its version and its environment have been checked.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import BundleError, InvalidInput
 from puffer_edge.files import write_atomic
+from puffer_edge.intake.archives import mib
+from puffer_edge.train import learner_state
 from puffer_edge.train.loop import Learner
 from puffer_edge.train.settings import PPOSettings
 
-FORMAT = 1
+FORMAT = 2
+MAX_FILE = 2**30
+"""Largest checkpoint that is read: networks of 256×256 make 2 MiB."""
+MAX_HEADER = 2**24
+MAX_ARRAYS = 10_000
 AnyLearner = TypeVar("AnyLearner", bound=Learner)
 
 
-def save(learner: Learner, path: str | os.PathLike[str]) -> None:
-    """Write networks, optimiser, moments, generators and plant. Atomic."""
-    from safetensors.numpy import save as pack
+def save(learner: Learner, path: str | os.PathLike[str], beside: Mapping[str, Any] | None = None, arrays: Mapping[str, Any] | None = None) -> None:
+    """Write networks, optimiser, moments, generators and plant. Atomic.
 
-    arrays = {key: np.ascontiguousarray(value) for key, value in _arrays(learner).items()}
-    about = {
+    Args:
+        learner: between two updates.
+        path: of the file.
+        beside: plain JSON values that travel along, under "beside" in the manifest.
+        arrays: arrays that travel along, under "beside." and their name.
+
+    Raises:
+        OSError: disk full, no permission; what was at ``path`` is untouched.
+    """
+    manifest = {
         "format": FORMAT,
         "algorithm": learner.name,
-        "environment": learner.environment.name,
-        "contract": learner.environment.contract.digest.hex(),
+        "environment": learner_state.identity(learner.environment),
         "seed": learner.seed,
-        "steps": learner.steps,
         "shield": [dict(stage) for stage in learner.shield.specification],
         "settings": learner.settings.to_dict(),
-        "noise_rng": learner.noise_rng.bit_generator.state,
-        "shuffle_rng": learner.shuffle_rng.bit_generator.state,
+        "state": learner_state.values_of(learner),
+        "exact": True,  # every environment here keeps its state in arrays, and they are all in this file
+        "bits_depend_on": learner_state.bits_depend_on(learner),
+        "beside": dict(beside or {}),
     }
-    write_atomic(path, pack(arrays, metadata={"puffer_edge": json.dumps(about)}))
+    write(path, learner_state.arrays_of(learner) | {f"beside.{key}": value for key, value in (arrays or {}).items()}, manifest)
 
 
 def load(kind: type[AnyLearner], path: str | os.PathLike[str], environment: Environment | None = None) -> AnyLearner:
@@ -45,65 +64,123 @@ def load(kind: type[AnyLearner], path: str | os.PathLike[str], environment: Envi
 
     Raises:
         InvalidInput: there is no such file, or no such environment.
-        BundleError: the file is damaged, from a newer version, another algorithm or another contract.
+        BundleError: the file is damaged, from another version, another algorithm, another environment or another contract.
     """
-    from safetensors import SafetensorError, safe_open
+    return restore(kind, path, *read(path), environment=environment)
 
-    if not Path(path).is_file():
-        raise InvalidInput(f"there is no checkpoint at {os.fspath(path)}")
+
+def restore(
+    kind: type[AnyLearner],
+    path: str | os.PathLike[str],
+    manifest: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    environment: Environment | None = None,
+    settings: PPOSettings | None = None,
+) -> AnyLearner:
+    """A learner from what ``read`` gave.
+
+    Args:
+        kind: its class.
+        path: named in messages.
+        manifest: of the file.
+        arrays: of the file.
+        environment: in place of the one of that name.
+        settings: in place of the file's; networks and rows must stay.
+
+    Raises:
+        InvalidInput, BundleError: as ``load``.
+    """
+    where = os.fspath(path)
     try:
-        with safe_open(path, "numpy") as file:
-            about = json.loads((file.metadata() or {})["puffer_edge"])
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if about["format"] > FORMAT:
-            raise BundleError(f"{os.fspath(path)} has format {about['format']}, this version reads up to {FORMAT}: upgrade puffer-edge")
-        if about["algorithm"] != kind.name:
-            raise BundleError(f"{os.fspath(path)} belongs to the algorithm {about['algorithm']!r}, not {kind.name!r}")
-        learner = kind(environment or about["environment"], PPOSettings.from_dict(about["settings"]), seed=about["seed"], shield=about["shield"])
-        if learner.environment.contract.digest.hex() != about["contract"]:
-            raise BundleError(f"{os.fspath(path)} was written for another contract than that of {learner.environment.name} now")
-        _restore(learner, about, arrays)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{os.fspath(path)} is not a checkpoint of this package, or it is damaged: {error}") from None
+        if manifest["algorithm"] != kind.name:
+            raise BundleError(f"{where} belongs to the algorithm {manifest['algorithm']!r}, not {kind.name!r}")
+        theirs = manifest["environment"]
+        if environment is not None and environment.name != theirs["name"]:
+            raise BundleError(f"{where} belongs to the environment {theirs['name']!r}, not {environment.name!r}")
+        chosen = settings or PPOSettings.from_dict(manifest["settings"])
+        engine = manifest["bits_depend_on"]["engine"]
+        if chosen.engine not in ("auto", engine):
+            raise BundleError(f"{where} was written by the {engine} engine, the settings ask for {chosen.engine}: only the same one goes on exactly")
+        chosen = replace(chosen, engine=engine)
+        learner = kind(environment or theirs["name"], chosen, seed=manifest["seed"], shield=manifest["shield"])
+        ours = learner_state.identity(learner.environment)
+        if ours["contract"] != theirs["contract"]:
+            raise BundleError(f"{where} was written for another contract than that of {ours['name']} now")
+        if ours != theirs:
+            changed = ", ".join(f"{key} was {theirs[key]} and is {ours[key]}" for key in ours if ours[key] != theirs[key])
+            raise BundleError(f"{where} was written for another {ours['name']}: its {changed}")
+        learner_state.restore(learner, arrays, manifest["state"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{where} lacks a part of a checkpoint, or has one of another shape: {error!r}") from None
     return learner
 
 
-def _arrays(learner: Learner) -> dict[str, Any]:
-    arrays: dict[str, Any] = {f"net.{key}": value.numpy() for key, value in learner.net.state_dict().items()}
-    for name, p in learner.net.named_parameters():
-        arrays |= {f"optimizer.{name}.{key}": np.atleast_1d(value.numpy()) for key, value in learner.optimizer.state[p].items()}
-    arrays |= {f"plant.{key}": value for key, value in learner.plant.save_state().items()}
-    arrays |= {"moments.count": np.array([learner.moments.count]), "moments.mean": learner.moments.mean, "moments.m2": learner.moments.m2}
-    if learner.reward_scale is not None:
-        m = learner.reward_scale.moments
-        arrays |= {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": learner.reward_scale.returns}
-    arrays |= {
-        "episode_return": learner.episode_return,
-        "recent_returns": np.array(learner.recent_returns, np.float64),
-        "recent_lengths": np.array(learner.recent_lengths, np.int64),
-    }
-    return arrays
+def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Write arrays, manifest and their digest as one file. Atomic."""
+    from safetensors.numpy import save as pack
+
+    whole = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    text = json.dumps(manifest)
+    write_atomic(path, pack(whole, metadata={"puffer_edge": text, "sha256": digest(text, whole)}))
 
 
-def _restore(learner: Learner, about: dict[str, Any], arrays: dict[str, Any]) -> None:
-    def part(prefix: str) -> dict[str, Any]:
-        return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what ``write`` wrote: the manifest, and arrays by name.
 
-    learner.net.load_state_dict({key: torch.from_numpy(value) for key, value in part("net.").items()})
-    for name, p in learner.net.named_parameters():
-        state = {key: torch.from_numpy(value) for key, value in part(f"optimizer.{name}.").items()}
-        if state:
-            learner.optimizer.state[p] = state | {"step": state["step"][0]}
-    learner.plant.load_state(part("plant."))
-    learner.moments.count, learner.moments.mean, learner.moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
-    if learner.reward_scale is not None:
-        m = learner.reward_scale.moments
-        m.count, m.mean, m.m2 = float(arrays["reward.moments"][0]), arrays["reward.moments"][1], arrays["reward.moments"][2]
-        learner.reward_scale.returns = arrays["reward.returns"]
-    learner.episode_return = arrays["episode_return"]
-    learner.recent_returns.extend(arrays["recent_returns"].tolist())
-    learner.recent_lengths.extend(arrays["recent_lengths"].tolist())
-    learner.noise_rng.bit_generator.state = about["noise_rng"]
-    learner.shuffle_rng.bit_generator.state = about["shuffle_rng"]
-    learner.steps = about["steps"]
-    learner.refresh()
+    Raises:
+        InvalidInput: there is no such file.
+        BundleError: the file is cut, altered, too large, or of another version.
+    """
+    where = os.fspath(path)
+    if not Path(path).is_file():
+        raise InvalidInput(f"there is no checkpoint at {where}")
+    with open(path, "rb") as file:
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise BundleError(f"{where} is larger than {mib(MAX_FILE)}, the most that is read of a checkpoint")
+    try:
+        metadata = _metadata(data)
+        text, found = metadata["puffer_edge"], metadata.get("sha256")
+        manifest = json.loads(text)
+        version = manifest["format"]
+        if version != FORMAT:
+            way = "upgrade puffer-edge" if version > FORMAT else "go on with the version that wrote it, or train again"
+            raise BundleError(f"{where} has format {version}, this version reads format {FORMAT}: {way}")
+        arrays = _arrays(data)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise BundleError(f"{where} is not a checkpoint of this package, or it is damaged: {error}") from None
+    if digest(text, arrays) != found:
+        raise BundleError(f"{where} is damaged or was altered: its SHA-256 is not the one written in it")
+    return manifest, arrays
+
+
+def digest(manifest: str, arrays: Mapping[str, Any]) -> str:
+    """SHA-256 over the manifest and every array's name, type, shape and bytes."""
+    whole = hashlib.sha256(manifest.encode())
+    for key in sorted(arrays):
+        value = arrays[key]
+        whole.update(f"\0{key}\0{value.dtype.str}\0{value.shape}\0".encode())
+        whole.update(value.tobytes())
+    return whole.hexdigest()
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata in a safetensors header: eight bytes of length, little-endian, then JSON."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or not 2 <= length <= min(MAX_HEADER, len(data) - 8):
+        raise ValueError(f"its header says {length:,} bytes, the file has {len(data):,}")
+    header: dict[str, Any] = json.loads(data[8 : 8 + length])
+    if len(header) > MAX_ARRAYS:
+        raise ValueError(f"it has {len(header):,} arrays, more than {MAX_ARRAYS:,}")
+    metadata: dict[str, str] = header["__metadata__"]
+    return metadata
+
+
+def _arrays(data: bytes) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as unpack
+
+    try:
+        return {key: np.array(value) for key, value in unpack(data).items()}  # copies, which may be written to
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None

@@ -1,4 +1,4 @@
-"""The two distributions that a policy samples from, with noise drawn by numpy so that one kind of generator seeds everything."""
+"""The distributions that a policy samples from, with noise drawn by numpy so that one kind of generator seeds everything."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+
+from puffer_edge.spaces import Bools
+
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +40,36 @@ class Categorical:
 
 
 @dataclass(frozen=True, eq=False)
+class Choices:
+    """Several choices at once, each among its own.
+
+    Attributes:
+        logits: (B, sum of sizes), not normalised, group after group.
+        sizes: choices of each group.
+    """
+
+    logits: torch.Tensor
+    sizes: tuple[int, ...]
+
+    @property
+    def groups(self) -> list[Categorical]:
+        """Each by itself."""
+        return [Categorical(part) for part in torch.split(self.logits, list(self.sizes), -1)]
+
+    def sample(self, rng: np.random.Generator) -> torch.Tensor:
+        """(B, groups) int64 choices."""
+        return torch.stack([group.sample(rng) for group in self.groups], -1)
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """(B,) log-probability of (B, groups) choices."""
+        return torch.stack([group.log_prob(chosen) for group, chosen in zip(self.groups, action.unbind(-1))]).sum(0)
+
+    def entropy(self) -> torch.Tensor:
+        """(B,) entropy in nats."""
+        return torch.stack([group.entropy() for group in self.groups]).sum(0)
+
+
+@dataclass(frozen=True, eq=False)
 class Gaussian:
     """Independent normal distributions of m numbers.
 
@@ -59,3 +94,66 @@ class Gaussian:
     def entropy(self) -> torch.Tensor:
         """(B,) differential entropy in nats."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))
+
+
+@dataclass(frozen=True, eq=False)
+class StateDependent:
+    """Normal distributions whose noise is a fixed function of the state for a while: gSDE (Raffin et al., 2021, arXiv 2005.05719).
+
+    noise = features · (exp(log_std) ∘ ε), with a matrix ε of standard normal numbers that is held; so the action's variance is
+    features² · exp(2·log_std), and the exploration is smooth where independent noise shakes an actuator at every step.
+
+    Attributes:
+        mean: (B, m).
+        features: (B, F) the last hidden layer, through which no gradient of the noise flows.
+        log_std: (F, m).
+    """
+
+    mean: torch.Tensor
+    features: torch.Tensor
+    log_std: torch.Tensor
+
+    @property
+    def std(self) -> torch.Tensor:
+        """(B, m) standard deviation of the action over all matrices."""
+        return (self.features.square() @ (2 * self.log_std).exp() + 1e-6).sqrt()
+
+    def sample(self, noise: np.random.Generator | FloatArray) -> torch.Tensor:
+        """(B, m) float32 samples, with (B, F, m) held matrices, or with one drawn for each row."""
+        if isinstance(noise, np.random.Generator):
+            noise = noise.standard_normal((len(self.features), *self.log_std.shape), np.float32)
+        return self.mean + torch.einsum("bf,bfm->bm", self.features, self.log_std.exp() * torch.from_numpy(noise))
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """(B,) log-density of (B, m) samples over all matrices."""
+        std = self.std
+        return (-0.5 * ((action - self.mean) / std) ** 2 - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """(B,) differential entropy in nats."""
+        return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+class HeldNoise:
+    """The matrices ε of N rows: each drawn anew after ``hold`` steps, and when its episode begins.
+
+    Attributes:
+        matrix: (N, F, m) float32.
+        age: (N,) steps that each has served.
+    """
+
+    def __init__(self, rows: int, shape: tuple[int, int], hold: int) -> None:
+        self.hold = hold
+        self.matrix = np.zeros((rows, *shape), np.float32)
+        self.age = np.full(rows, hold)
+
+    def step(self, rng: np.random.Generator) -> FloatArray:
+        """The matrices for the next step."""
+        old = self.age >= self.hold
+        self.matrix[old] = rng.standard_normal((int(old.sum()), *self.matrix.shape[1:]), np.float32)
+        self.age = np.where(old, 1, self.age + 1)
+        return self.matrix
+
+    def end(self, ended: Bools) -> None:
+        """Episodes that have just ended: their rows draw anew."""
+        self.age[ended] = self.hold

@@ -17,14 +17,17 @@ import torch
 from puffer_edge import __version__, envs
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant
-from puffer_edge.errors import Diverged, InvalidInput
+from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Head, Policy
 from puffer_edge.spaces import Floats
+from puffer_edge.train.distributions import Categorical, Choices, Gaussian, HeldNoise, StateDependent
+from puffer_edge.train.native.learner import Experience, NativeEngine
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.normalize import Moments, RewardScale
 from puffer_edge.train.rollout import Rollout
-from puffer_edge.train.settings import PPOSettings, preset
+from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings_file import preset
 
 RECENT = 100
 """Episodes over which ``ep_rew_mean`` is the mean."""
@@ -65,6 +68,7 @@ class Learner:
 
     Attributes:
         steps: environment steps done.
+        control: what the KL steers: the weight of its penalty, and a factor on the learning rate.
         last_good: the policy after the last update whose numbers were all finite.
 
     Raises:
@@ -72,6 +76,7 @@ class Learner:
     """
 
     name = "none"
+    can_native = False
 
     def __init__(
         self,
@@ -91,28 +96,53 @@ class Learner:
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
         contract, s = self.environment.contract, self.settings
         with _one_thread():
-            self.net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(weights))
+            self.net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(weights), s.exploration, s.shared)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=s.learning_rate, eps=1e-5, fused=True)
-        self.plant = Plant(self.environment, s.rows, episodes, self.shield)
+        self.native = self._native(episodes)
+        self.plant = None if self.native else Plant(self.environment, s.rows, episodes, self.shield)
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
+        if s.exploration == "state" and contract.head == "discrete":
+            raise InvalidInput(f"exploration 'state' is noise of a continuous head; that of {self.environment.name} is discrete")
+        self.held_noise = HeldNoise(s.rows, (s.hidden[-1], contract.n_actions), s.hold) if s.exploration == "state" else None
         self.moments = Moments((contract.n_observations,))
-        self.reward_scale = RewardScale(s.rows, s.discount) if s.scale_reward else None
+        self.reward_scale = RewardScale(s.rows * self.environment.agents, s.discount) if s.scale_reward else None
+        self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self.steps = 0
         self.episode_return = np.zeros(s.rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
-        self._rollout = Rollout(contract, s.horizon, s.rows)
+        self._rollout = Rollout(contract, 1 if self.native else s.horizon, 1 if self.native else s.rows)
         channels = contract.actions
         self._scale = np.array([(c.high - c.low) / 2 for c in channels])
         self._offset = np.array([(c.high + c.low) / 2 for c in channels])
         self.refresh()
 
+    def _native(self, seed: int) -> NativeEngine | None:
+        """The native engine, where the settings want it and it can serve; ``engine_note`` says why not."""
+        self.engine_note = ""
+        if self.settings.engine == "torch":
+            return None
+        try:
+            if not self.can_native:
+                raise Unsupported(f"{self.name} has no native form")
+            return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
+        except (Unsupported, MissingExtra) as error:
+            if self.settings.engine == "native":
+                raise
+            self.engine_note = f"the torch engine trains: {error}"
+            return None
+
+    @property
+    def engine(self) -> str:
+        """What trains: "torch", or "native" with its instruction set."""
+        return f"native ({self.native.variant})" if self.native else "torch"
+
     def refresh(self) -> None:
         """Take the moments as they are now into the normaliser, and the policy as it is now for good."""
-        self._normalizer = self.moments.normalizer()
+        self._normalizer = (self.moments if self.settings.normalize_observation else Moments(self.moments.mean.shape)).normalizer()
         self.last_good = self.policy()
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
+    def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Learn from one rollout; returns statistics by name."""
         raise NotImplementedError
 
@@ -150,18 +180,36 @@ class Learner:
         contract = self.environment.contract
         if contract.head == "discrete":
             physical: Floats = np.asarray(contract.levels, np.float64)[action]
+        elif contract.head == "multi_discrete":
+            physical = np.stack([np.asarray(level, np.float64)[action[..., j]] for j, level in enumerate(contract.levels)], -1)
         else:
             physical = self._offset + self._scale * (np.tanh(action) if contract.head == "tanh" else action)
         return physical
 
-    def predict(self, observation: npt.ArrayLike, deterministic: bool = True) -> Floats:
-        """Physical actions (N, m) for physical observations (N, n), or (m,) for (n,): what would be deployed, or sampled."""
+    def predict(
+        self,
+        observation: npt.ArrayLike,
+        state: None = None,
+        episode_start: npt.ArrayLike | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Floats, None]:
+        """What would be deployed does, or a sample of what is trained.
+
+        Args:
+            observation: (N, n) or (n,) physical.
+            state: for policies with memory; these have none.
+            episode_start: likewise.
+            deterministic: the head's own choice; False samples.
+
+        Returns:
+            (N, m) or (m,) physical actions, and the state: the pair of Stable-Baselines3.
+        """
         x = np.asarray(observation, np.float64)
         if deterministic:
-            return self.policy().act(x)
+            return self.policy().act(x), None
         with torch.inference_mode():
             action = self.net.distribution(self.inputs(np.atleast_2d(x))).sample(self.noise_rng).numpy()
-        return self.physical(action).reshape(*x.shape[:-1], -1)
+        return self.physical(action).reshape(*x.shape[:-1], -1), None
 
     def policy(self) -> Policy:
         """The deployable actor as it is now.
@@ -198,12 +246,24 @@ class Learner:
 
         return checkpoint.load(cls, path, environment)
 
-    def _collect(self) -> Rollout:
+    def _collect(self) -> Rollout | Experience:
+        if self.native is None:
+            rollout: Rollout | Experience = self._collect_in_torch()
+        else:
+            rollout = self.native.collect(self._normalizer)
+            self.recent_returns.extend(rollout.returns.tolist())
+            self.recent_lengths.extend(rollout.lengths.tolist())
+        if self.reward_scale is not None:
+            self.reward_scale.update(rollout.reward, rollout.terminated | rollout.truncated)
+        return rollout
+
+    def _collect_in_torch(self) -> Rollout:
         rollout, plant = self._rollout, self.plant
+        assert plant is not None
         observation = self.environment.contract.physical_observation(plant.last)
         for t in range(self.settings.horizon):
             with torch.inference_mode():
-                action = self.net.distribution(self.inputs(observation)).sample(self.noise_rng).numpy()
+                action = self._sample(self.net.distribution(self.inputs(observation)))
             lengths = plant.elapsed + 1
             step = plant.step(self.physical(action))
             rollout.write(t, observation, action, step)
@@ -212,14 +272,23 @@ class Learner:
                 self.recent_returns.append(float(self.episode_return[row]))
                 self.recent_lengths.append(int(lengths[row]))
                 self.episode_return[row] = 0.0
+            if self.held_noise is not None:
+                self.held_noise.end(step.terminated | step.truncated)
             observation = step.observation
         if not np.isfinite(rollout.reward).all():
             raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
-        if self.reward_scale is not None:
-            self.reward_scale.update(rollout.reward, rollout.terminated | rollout.truncated)
         return rollout
 
-    def _finish(self, rollout: Rollout, statistics: Mapping[str, float]) -> None:
+    def _sample(self, policy: Categorical | Choices | Gaussian | StateDependent) -> npt.NDArray[Any]:
+        """(N,) choices or (N, m) outputs for the rows of the rollout."""
+        if self.held_noise is not None and isinstance(policy, StateDependent):
+            sampled = policy.sample(self.held_noise.step(self.noise_rng))
+        else:
+            sampled = policy.sample(self.noise_rng)
+        actions: npt.NDArray[Any] = sampled.numpy()
+        return actions
+
+    def _finish(self, rollout: Rollout | Experience, statistics: Mapping[str, float]) -> None:
         """Count the steps, take the observations into the normaliser, and see that no number has run away."""
         self.steps += rollout.reward.size
         bad = [name for name in ("policy_loss", "value_loss") if not np.isfinite(statistics.get(name, 0.0))]
@@ -229,17 +298,21 @@ class Learner:
                 f"the training diverged at step {self.steps}: {', '.join(bad)} is NaN or infinite; "
                 f"the policy of step {self.last_good.origin['steps']} is kept; try a lower learning_rate than {self.settings.learning_rate:g}"
             )
-        self.moments.update(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
+        seen = rollout.observation.reshape(-1, rollout.observation.shape[-1])
+        if self.native is not None:
+            self.moments.merge(len(seen), *self.native.engine.moments(seen))
+        else:
+            self.moments.update(seen)
         self.refresh()
 
-    def _metrics(self, rollout: Rollout, statistics: Mapping[str, float], rate: float) -> dict[str, float]:
+    def _metrics(self, rollout: Rollout | Experience, statistics: Mapping[str, float], rate: float) -> dict[str, float]:
         nan = float("nan")
         return {
             "steps": self.steps,
             "ep_rew_mean": float(np.mean(self.recent_returns)) if self.recent_returns else nan,
             "ep_len_mean": float(np.mean(self.recent_lengths)) if self.recent_lengths else nan,
             "cost_rate": float(rollout.cost.mean()),
-            "intervention_rate": float((rollout.stages != 0).mean()),
+            "intervention_rate": rollout.intervention_rate,
             **statistics,
             "steps_per_second": rate,
         }

@@ -30,9 +30,13 @@ class Moments:
 
     def update(self, samples: Floats) -> None:
         """Take in (n, *shape) samples."""
-        n, mean = len(samples), samples.mean(0)
+        mean = samples.mean(0)
+        self.merge(len(samples), mean, ((samples - mean) ** 2).sum(0))
+
+    def merge(self, n: int, mean: Floats, m2: Floats) -> None:
+        """Take in n samples by their mean and their sum of squared deviations."""
         total, delta = self.count + n, mean - self.mean
-        self.m2 = self.m2 + ((samples - mean) ** 2).sum(0) + delta**2 * (self.count * n / total)
+        self.m2 = self.m2 + m2 + delta**2 * (self.count * n / total)
         self.mean = self.mean + delta * (n / total)
         self.count = total
 

@@ -16,7 +16,7 @@ class Rollout:
     Attributes:
         observation: (T, N, n) physical observation that was acted on.
         final_observation: (T, N, n) physical observation that followed, before any reset.
-        action: what the policy sampled: (T, N) int64 choices, or (T, N, m) float32 outputs; log-probabilities belong to it.
+        action: what the policy sampled: (T, N) int64 choices, (T, N, m) of them, or (T, N, m) float32 outputs; log-probabilities belong to it.
         applied: (T, N, m) int32 fixed-point action that the shield let act.
         stages: (T, N) int32 bits of the shield stages that acted.
         reward: (T, N).
@@ -27,17 +27,25 @@ class Rollout:
 
     def __init__(self, contract: Contract, horizon: int, rows: int) -> None:
         shape = (horizon, rows)
-        discrete = contract.head == "discrete"
+        width = {"discrete": (), "multi_discrete": (contract.n_actions,)}
         self.observation = np.zeros((*shape, contract.n_observations))
         self.final_observation = np.zeros_like(self.observation)
         self.action: npt.NDArray[np.int64] | npt.NDArray[np.float32]
-        self.action = np.zeros(shape, np.int64) if discrete else np.zeros((*shape, contract.n_actions), np.float32)
+        if contract.head in width:
+            self.action = np.zeros((*shape, *width[contract.head]), np.int64)
+        else:
+            self.action = np.zeros((*shape, contract.n_actions), np.float32)
         self.applied = np.zeros((*shape, contract.n_actions), np.int32)
         self.stages = np.zeros(shape, np.int32)
         self.reward = np.zeros(shape)
         self.cost = np.zeros(shape)
         self.terminated = np.zeros(shape, bool)
         self.truncated = np.zeros(shape, bool)
+
+    @property
+    def intervention_rate(self) -> float:
+        """Share of the steps at which the shield acted."""
+        return float((self.stages != 0).mean())
 
     def write(self, t: int, observation: Floats, action: npt.NDArray[np.int64] | npt.NDArray[np.float32], step: StepResult) -> None:
         """Put step t in its place."""

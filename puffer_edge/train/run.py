@@ -1,52 +1,48 @@
-"""A run: the folder that a training writes, and the verb that writes it."""
+"""A run: the folder that a training writes, and the verbs that write it."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
-import time
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from puffer_edge import envs
-from puffer_edge.envs import closed_loop
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import BundleError, InvalidInput, MissingExtra
-from puffer_edge.files import write_atomic
 from puffer_edge.find import choose, names
-from puffer_edge.integer.reference import InFloat, Runner
-from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
-from puffer_edge.train import algorithms
-from puffer_edge.train.settings import PPOSettings, preset
+from puffer_edge.train import algorithms, lock
+from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings_file import preset, read_run
 
 if TYPE_CHECKING:
-    from puffer_edge.train.loop import Callback, Learner, Progress
+    from puffer_edge.train.loop import Callback, Learner
 
-FORMAT = 1
-FINAL_EPISODES = 100
+FORMAT = 2
+SETTINGS, OLD_SETTINGS = "settings.toml", "settings.json"
+POLICY, METRICS, RESULT, CURVE, CHECKPOINTS = "policy.safetensors", "metrics.jsonl", "result.json", "curve.svg", "checkpoints"
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a training left behind.
+    """What a training left behind, or has written so far.
 
-    The folder holds ``policy.safetensors`` (the policy kept), ``settings.json`` (what was asked for), ``metrics.jsonl`` (one line
-    an update, one an evaluation), ``result.json`` (how it ended) and ``checkpoint.safetensors`` (to go on from).
+    The folder holds ``settings.toml`` (what was asked for), ``policy.safetensors`` (the policy kept), ``metrics.jsonl`` (one line an
+    update, one an evaluation), ``result.json`` (how it stands or ended), ``checkpoints/`` (to go on from) and, at the end, ``curve.svg``.
 
     Attributes:
         path: the folder.
         policy: the policy kept.
         settings: environment, algorithm, seed, shield and the algorithm's settings.
-        result: ``status`` ("complete", "stopped", "interrupted" or "failed"), ``steps``, ``seconds`` (evaluations in between
-            included), ``kept_step``; unless it failed, also ``evaluation`` and ``evaluation_unshielded``: how the policy kept does behind
-            the training's shield and behind none, on episodes that no choice was made by.
+        result: ``status``, ``steps``, ``seconds`` (evaluations in between included), ``kept_step``. The status is "complete", "stopped" (by
+            a callback), "interrupted" (Ctrl-C), "failed" (an error), "running" (now, by some process) or "killed" (none wrote how it
+            ended). The first three come with ``evaluation`` and ``evaluation_unshielded``: how the policy kept does behind the training's
+            shield and behind none, on episodes that no choice was made by. ``resumed`` lists where the run was gone on with.
     """
 
     path: Path
@@ -56,19 +52,20 @@ class Run:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Run:
-        """Read a run's folder.
+        """Read a run's folder, also one that is being written to.
 
         Raises:
             InvalidInput: there is no run.
             BundleError: a file of it is damaged or from a newer version.
         """
         folder = Path(path)
-        if not (folder / "settings.json").is_file():
+        if not is_run(folder):
             raise InvalidInput(f"there is no run in {os.fspath(path)}: train one with 'puffer-edge train'")
-        settings, result = _read(folder / "settings.json"), _read(folder / "result.json")
-        if settings.get("format", 0) > FORMAT:
-            raise BundleError(f"{os.fspath(path)} has format {settings['format']}, this version reads up to {FORMAT}: upgrade puffer-edge")
-        return Run(folder, Policy.load(folder / "policy.safetensors"), settings, result)
+        settings, result = _read_settings(folder), _read(folder / RESULT)
+        if result.get("status") == "running" and not lock.is_held(folder / METRICS):
+            result = _read(folder / RESULT)  # it may have ended between the two looks
+            result |= {"status": "killed"} if result["status"] == "running" else {}
+        return Run(folder, Policy.load(folder / POLICY), settings, result)
 
     def summary(self) -> dict[str, Any]:
         """Plain JSON values: what was trained, how it ended, and the evaluation behind the shield, where there is one."""
@@ -80,12 +77,16 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a last line that was cut off is left out."""
         rows = []
-        for line in (self.path / "metrics.jsonl").read_text().splitlines():
+        for line in (self.path / METRICS).read_text().splitlines():
             try:
                 rows.append(json.loads(line))
             except ValueError:
                 break
         return rows
+
+    def checkpoints(self) -> tuple[Path, ...]:
+        """The checkpoints kept, the latest last."""
+        return checkpoints_in(self.path)
 
 
 def train(
@@ -95,8 +96,9 @@ def train(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     shield: bool | Sequence[Mapping[str, Any]] = True,
-    progress: Callback | None = None,
+    progress: Callback | Sequence[Callback] | None = None,
     settings: PPOSettings | None = None,
+    tensorboard: bool = False,
 ) -> Run:
     """Train a policy and write a run.
 
@@ -110,110 +112,86 @@ def train(
         seed: of everything that is random.
         out: the folder; None means ``runs/<environment>-<algorithm>-<seed>``.
         shield: True trains behind the environment's shield, False behind none, a specification behind that.
-        progress: called after each update; False ends the training in peace.
+        progress: one function or several, each called after each update; a False from any ends the training in peace.
         settings: None takes the environment's preset.
+        tensorboard: write event files into ``tensorboard/`` too.
 
     Returns:
         The run. Ctrl-C ends the training, not the call: the policy kept is saved and evaluated, with status "interrupted".
 
     Raises:
-        InvalidInput: an unknown name or a wrong setting.
+        InvalidInput: an unknown name or a wrong setting, or a training is writing to that folder.
         Diverged: the numbers became NaN or infinite; the last good policy is saved then too.
-        MissingExtra: torch is not installed.
+        WriteFailed: the disk is full, or may not be written to.
+        MissingExtra: torch, or what ``tensorboard`` needs, is not installed.
     """
     task = envs.load(environment) if isinstance(environment, str) else environment
-    chosen = settings or preset(task.name)
+    chosen = settings or preset(task.name, algorithm)
     chosen = chosen if steps is None else replace(chosen, steps=steps)
     learner = _algorithm(algorithm)(task, chosen, seed=seed, shield=shield)
     folder = Path(out) if out is not None else Path("runs") / f"{task.name}-{algorithm}-{seed}"
-    return _Writer(folder, learner).run(progress)
+    from puffer_edge.train.recording import Recorder
+
+    return Recorder.begin(folder, learner, tensorboard).run(_callbacks(progress))
 
 
-class _Writer:
-    """Writes a run's folder while its learner learns."""
+def resume(
+    path: str | os.PathLike[str],
+    steps: int | None = None,
+    environment: Environment | None = None,
+    progress: Callback | Sequence[Callback] | None = None,
+    tensorboard: bool = False,
+) -> Run:
+    """Go on with a run that was stopped, interrupted or killed, from its latest checkpoint.
 
-    def __init__(self, folder: Path, learner: Learner) -> None:
-        self.folder, self.learner = folder, learner
-        self.best, self.best_return = learner.last_good, -math.inf
-        self.selection_seed, self.final_seed = (int(s) for s in np.random.SeedSequence([learner.seed, 1]).generate_state(2))
-        self.every = learner.settings.steps / learner.settings.evaluations
-        self.evaluations = 0
-        self.stopped = False
-        self.settings = {
-            "format": FORMAT,
-            "environment": learner.environment.name,
-            "algorithm": learner.name,
-            "seed": learner.seed,
-            "shield": [dict(stage) for stage in learner.shield.specification],
-            "settings": learner.settings.to_dict(),
-            "versions": learner.last_good.origin["versions"],
-        }
+    With the same versions on the same kind of processor the bits are those of a run that never stopped; ``result["resumed"]`` says
+    whether that holds, and if not, why. What was logged after the checkpoint is logged again.
 
-    def run(self, progress: Callback | None) -> Run:
-        """Train, and save whatever way it ends."""
-        learner, began, status = self.learner, time.perf_counter(), "failed"
-        _keep_earlier(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / "settings.json", json.dumps(self.settings, indent=2) + "\n")
-        try:
-            with open(self.folder / "metrics.jsonl", "w", encoding="utf-8") as self.log:
-                learner.learn(callback=lambda p: self._update(p, progress))
-            status = "stopped" if self.stopped else "complete"
-        except KeyboardInterrupt:
-            status = "interrupted"
-        finally:
-            kept = self.best if self.evaluations else learner.last_good
-            kept.save(self.folder / "policy.safetensors")
-            result = {"status": status, "steps": learner.steps, "seconds": time.perf_counter() - began, "kept_step": kept.origin["steps"]}
-            self._write(result)
-        for name, shield in (("evaluation", learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
-            result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)}
-        self._write(result)
-        return Run.load(self.folder)
+    Args:
+        path: the run's folder.
+        steps: go on to that many steps in all, in place of the run's own number. Learning rate and evaluations follow the new number from
+            here on, so the result is not that of a run which had it from the start.
+        environment: in place of the one of that name.
+        progress: as in ``train``.
+        tensorboard: as in ``train``.
 
-    def _update(self, p: Progress, progress: Callback | None) -> bool:
-        self._log(p.metrics)
-        self.stopped = progress is not None and progress(p) is False
-        if not self.stopped and (p.steps >= p.total or p.steps >= self.every * (self.evaluations + 1)):
-            self._select(p.steps)
-        return not self.stopped
+    Raises:
+        InvalidInput: there is no run, nothing is left to do, or a training is writing to it.
+        BundleError: there is no checkpoint, it is damaged, or belongs to another environment or version.
+        Diverged, WriteFailed, MissingExtra: as ``train``.
+    """
+    run = Run.load(path)
+    kind = _algorithm(run.settings["algorithm"])
+    from puffer_edge.train.recording import Recorder
 
-    def _select(self, steps: int) -> None:
-        """Keep the policy if it does at least as well as the best one did, on the same episodes."""
-        learner, policy = self.learner, self.learner.last_good
-        found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
-        self._log({"steps": steps, "eval_rew_mean": found["return"], "eval_cost_mean": found["cost"]})
-        self.evaluations += 1
-        if found["return"] >= self.best_return:
-            self.best, self.best_return = policy, found["return"]
-            policy.save(self.folder / "policy.safetensors")
-        learner.save(self.folder / "checkpoint.safetensors")
-
-    def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
-        return closed_loop.run(self.learner.environment, Runner(InFloat(policy), shield, episodes), seed).summary(shield.stages)
-
-    def _log(self, row: Mapping[str, float]) -> None:
-        finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
-        self.log.write(json.dumps(finite, allow_nan=False) + "\n")
-        self.log.flush()
-
-    def _write(self, result: Mapping[str, Any]) -> None:
-        write_atomic(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+    return Recorder.go_on(run, kind, steps, environment, tensorboard).run(_callbacks(progress))
 
 
-def _keep_earlier(folder: Path) -> None:
-    """Move a run that is in the way to ``FOLDER.1``, ``FOLDER.2`` …: a short new training must not cost a long old one."""
-    if not (folder / "settings.json").is_file():
-        return
-    number = 1
-    while os.path.lexists(f"{folder}.{number}"):
-        number += 1
-    os.replace(folder, f"{folder}.{number}")
+def is_run(folder: Path) -> bool:
+    """Whether a training began in that folder."""
+    return (folder / SETTINGS).is_file() or (folder / OLD_SETTINGS).is_file()
+
+
+def checkpoints_in(folder: Path) -> tuple[Path, ...]:
+    """The checkpoints of a run's folder, by their steps."""
+    files = (folder / CHECKPOINTS).glob("step-*.safetensors")
+    return tuple(sorted((file for file in files if re.fullmatch(r"step-\d+", file.stem)), key=checkpoint_step))
+
+
+def checkpoint_step(file: Path) -> int:
+    """The step at which a checkpoint was written, from its name."""
+    return int(file.stem.removeprefix("step-"))
 
 
 def algorithm_names() -> tuple[str, ...]:
     """The algorithms that exist: the files of ``puffer_edge/train/algorithms``."""
     return names(algorithms.__name__, ".py")
+
+
+def _callbacks(progress: Callback | Sequence[Callback] | None) -> Sequence[Callback]:
+    if progress is None:
+        return ()
+    return (progress,) if callable(progress) else tuple(progress)
 
 
 def _algorithm(name: str) -> type[Learner]:
@@ -227,9 +205,22 @@ def _algorithm(name: str) -> type[Learner]:
     return learner
 
 
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """``settings.toml``, or the ``settings.json`` of earlier versions."""
+    try:
+        settings = read_run(folder / SETTINGS, FORMAT) if (folder / SETTINGS).is_file() else _read(folder / OLD_SETTINGS)
+    except InvalidInput as error:
+        raise BundleError(f"{folder} is damaged: {error}") from None
+    if not isinstance(settings.get("format"), int) or settings["format"] > FORMAT:
+        raise BundleError(f"{folder} has format {settings.get('format')}, this version reads up to {FORMAT}: upgrade puffer-edge")
+    return settings
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is missing or damaged: {error}") from None
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} is damaged: it holds no table of values")
     return data

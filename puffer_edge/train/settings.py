@@ -9,6 +9,18 @@ from typing import Any
 
 from puffer_edge.errors import InvalidInput
 
+MAX_SAMPLES = 2**26
+"""Of one update: some GiB of memory already."""
+CHOICES = {
+    "engine": ("auto", "native", "torch"),
+    "activation": ("relu", "tanh"),
+    "schedule": ("constant", "linear", "cosine"),
+    "value_loss": ("plain", "clipped", "clamped"),
+    "exploration": ("independent", "state"),
+    "kl_control": ("stop", "penalty", "learning_rate"),
+}
+"""What a setting that is a word may be."""
+
 
 @dataclass(frozen=True)
 class PPOSettings:
@@ -18,6 +30,10 @@ class PPOSettings:
         InvalidInput: a value out of its range.
     """
 
+    engine: str = "auto"
+    """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
+    threads: int = 0
+    """Of the native engine; 0: all cores, or one for small minibatches. The bits do not depend on them."""
     steps: int = 200_000
     """Environment steps of a whole training; the learning rate falls to zero over them."""
     rows: int = 16
@@ -28,40 +44,84 @@ class PPOSettings:
     """Passes over the rows × horizon samples of an update."""
     minibatch: int = 256
     """Samples of one gradient step."""
+    accumulate: int = 1
+    """Parts that a minibatch's gradient is added up from; the result is that of the whole, in less memory."""
     learning_rate: float = 1e-3
     """Adam's learning rate at the start."""
-    anneal: bool = True
-    """Let the learning rate fall linearly to zero."""
+    schedule: str = "linear"
+    """How the learning rate goes over the steps: "constant", "linear" or "cosine", the last two to zero."""
     discount: float = 0.99
     """γ."""
     trace_decay: float = 0.95
     """λ of generalised advantage estimation."""
     clip: float = 0.2
     """ε: the probability ratio is clipped to 1 ± ε."""
+    dual_clip: float | None = None
+    """c > 1: where the advantage is negative the objective is at least c·A (Ye et al., 2020); None leaves it unbounded."""
+    normalize_advantage: bool = True
+    """Bring the advantages of a minibatch to mean 0 and standard deviation 1."""
     value_weight: float = 0.5
     """Weight of the value loss."""
+    value_loss: str = "plain"
+    """"plain": the squared error; "clipped": the larger of it and that of the value kept within ``value_clip`` of the old one;
+    "clamped": the squared error, at most ``value_clip``."""
+    value_clip: float = 0.2
+    """Bound of the value losses "clipped" (in units of the return) and "clamped" (of its square)."""
     entropy_weight: float = 0.0
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus at the start."""
+    entropy_final: float | None = None
+    """Its weight at the end, to which it goes linearly over the steps; None keeps it."""
     max_grad_norm: float = 0.5
     """The gradient is scaled down to this L2 norm."""
+    kl_control: str = "stop"
+    """What ``target_kl`` does. "stop": an update's epochs end once a minibatch's approximate KL exceeds 1.5 times the target.
+    "penalty": the loss grows by β·KL, β doubled after an update beyond 1.5 times the target and halved below 1/1.5 of it (Schulman et al.,
+    2017, section 4). "learning_rate": the rate is divided by 1.5 after an epoch beyond twice the target and multiplied by it below half."""
     target_kl: float | None = None
-    """Stop an update's epochs once a minibatch's approximate KL exceeds 1.5 times this; None never stops."""
+    """The target; None: none of the three."""
+    kl_weight: float = 1.0
+    """β at the start, for "penalty"."""
+    normalize_observation: bool = True
+    """Whiten observations by their running moments."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the actor, and of the critic."""
+    shared: bool = False
+    """Let the critic use the actor's hidden layers: half the arithmetic."""
     activation: str = "relu"
     """"relu" or "tanh"; relu is the cheaper one on a microcontroller."""
     log_std: float = 0.0
     """Start of the Gaussian's log standard deviation, in units of half the action range; unused for discrete heads."""
+    exploration: str = "independent"
+    """Noise of a continuous head: "independent" at every step, or "state": a function of the state that is held for a while (gSDE)."""
+    hold: int = 4
+    """Steps for which "state" holds its function."""
     scale_reward: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
+    amp: bool = False
+    """Run the torch engine's networks in bfloat16 during an update; weights and optimiser stay float32."""
     evaluations: int = 10
     """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
     evaluation_episodes: int = 50
     """Episodes of each of them."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints, beside the one after every evaluation; None writes those alone."""
+    checkpoints: int = 3
+    """Checkpoints kept: so many of the latest, and the one of the best evaluation."""
 
     def __post_init__(self) -> None:
         _check(self)
         object.__setattr__(self, "hidden", tuple(self.hidden))
+
+    def learning_rate_at(self, steps: int) -> float:
+        """The schedule's learning rate after so many steps."""
+        done = min(steps / self.steps, 1.0)
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
+        return self.learning_rate * factor
+
+    def entropy_weight_at(self, steps: int) -> float:
+        """The entropy bonus's weight after so many steps."""
+        final = self.entropy_weight if self.entropy_final is None else self.entropy_final
+        return self.entropy_weight + (final - self.entropy_weight) * min(steps / self.steps, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -90,17 +150,21 @@ def _is_number(value: Any) -> bool:
 
 
 def _check(s: PPOSettings) -> None:
-    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "evaluations", "evaluation_episodes"):
+    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "accumulate", "hold", "evaluations", "evaluation_episodes", "checkpoints"):
         value = getattr(s, name)
         if not _is_whole(value) or value < 1:
             raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
+    if s.checkpoint_every is not None and not (_is_whole(s.checkpoint_every) and s.checkpoint_every >= 1):
+        raise InvalidInput(f"checkpoint_every must be a whole number of at least 1 or None, not {s.checkpoint_every!r}")
     for name, low, high in (
         ("learning_rate", 0.0, 1.0),
         ("discount", 0.0, 1.0),
         ("trace_decay", 0.0, 1.0),
         ("clip", 0.0, 1.0),
         ("value_weight", 0.0, math.inf),
+        ("value_clip", 0.0, math.inf),
         ("entropy_weight", 0.0, math.inf),
+        ("kl_weight", 0.0, math.inf),
         ("max_grad_norm", 0.0, math.inf),
         ("log_std", -5.0, 2.0),
     ):
@@ -109,24 +173,26 @@ def _check(s: PPOSettings) -> None:
             raise InvalidInput(f"{name} must lie in {low:g} … {high:g}, not {value!r}")
     if s.rows * s.horizon < 2:
         raise InvalidInput("an update needs at least 2 samples: raise rows or horizon")
-    if s.target_kl is not None and not (_is_number(s.target_kl) and s.target_kl > 0):
-        raise InvalidInput(f"target_kl must be a positive number or None, not {s.target_kl!r}")
+    if s.rows * s.horizon > MAX_SAMPLES:
+        raise InvalidInput(f"an update of {s.rows:,} rows × {s.horizon:,} steps has more than {MAX_SAMPLES:,} samples: lower rows or horizon")
+    for name, above in (("target_kl", 0.0), ("dual_clip", 1.0)):
+        value = getattr(s, name)
+        if value is not None and not (_is_number(value) and above < value < math.inf):
+            raise InvalidInput(f"{name} must be a number above {above:g} or None, not {value!r}")
+    if s.entropy_final is not None and not (_is_number(s.entropy_final) and 0 <= s.entropy_final < math.inf):
+        raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
     if not isinstance(s.hidden, (tuple, list)) or not s.hidden or not all(_is_whole(width) and 1 <= width <= 4096 for width in s.hidden):
         raise InvalidInput(f"hidden must name at least one width, each 1 … 4096, not {s.hidden!r}")
-    for name in ("anneal", "scale_reward"):
+    if not _is_whole(s.threads) or not 0 <= s.threads <= 256:
+        raise InvalidInput(f"threads must lie in 1 … 256, or be 0 for all cores, not {s.threads!r}")
+    if s.minibatch == 1 and s.normalize_advantage:
+        raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
+    if s.accumulate > s.minibatch:
+        raise InvalidInput(f"a minibatch of {s.minibatch} samples cannot be added up from {s.accumulate} parts")
+    for name in ("scale_reward", "normalize_advantage", "normalize_observation", "amp", "shared"):
         if not isinstance(getattr(s, name), bool):
             raise InvalidInput(f"{name} must be true or false, not {getattr(s, name)!r}")
-    if s.activation not in ("relu", "tanh"):
-        raise InvalidInput(f"activation must be 'relu' or 'tanh', not {s.activation!r}")
-
-
-PRESETS: dict[str, PPOSettings] = {
-    "cartpole": PPOSettings(steps=100_000),
-    "pendulum": PPOSettings(steps=100_000, horizon=128, discount=0.9, scale_reward=True),
-}
-"""Settings tuned for an environment, by its name; others start from the defaults."""
-
-
-def preset(environment: str) -> PPOSettings:
-    """Settings for an environment: its preset, or the defaults."""
-    return PRESETS.get(environment, PPOSettings())
+    for name, choices in CHOICES.items():
+        value = getattr(s, name)
+        if value not in choices:
+            raise InvalidInput(f"{name} must be one of {', '.join(choices)}, not {value!r}")

@@ -2,61 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from puffer_edge import envs
+from puffer_edge.envs.environment import Environment
 from puffer_edge.integer.shield import Shield
+from puffer_edge.spaces import Floats
 
 gymnasium = pytest.importorskip("gymnasium")
-STEPS = 5000
+STEPS = 10_000
+CLASSICS = {
+    "acrobot": "Acrobot-v1",
+    "cartpole": "CartPole-v1",
+    "mountain_car": "MountainCar-v0",
+    "mountain_car_continuous": "MountainCarContinuous-v0",
+    "pendulum": "Pendulum-v1",
+}
 
 
-def test_cartpole_gives_the_bits_of_gymnasium() -> None:
-    environment, rng = envs.load("cartpole"), np.random.default_rng(1)
-    state = rng.uniform((-2.5, -5, -0.22, -5), (2.5, 5, 0.22, 5), (STEPS, 4))
-    choice = rng.integers(0, 2, STEPS)
-    following, reward, _, terminated = environment.step(state, np.asarray(environment.contract.levels)[choice])
-    theirs = gymnasium.make("CartPole-v1").unwrapped
+def in_plain_python(environment: Environment) -> Environment:
+    """The same scalar functions, never compiled."""
+    assert environment.dynamics is not None
+    dynamics = replace(environment.dynamics)
+    dynamics.__dict__["native"] = None
+    about = {"max_steps": environment.max_steps, "solved": environment.solved, "shield": environment.shield, "name": environment.name}
+    return Environment.of_scalars(environment.contract, dynamics, **about)
+
+
+def chosen(environment: Environment, rng: np.random.Generator, state: Floats) -> tuple[Any, Floats]:
+    """An action as Gymnasium takes it, and as we do: random, now and then beyond the range, and mostly with the car's motion on its hill."""
+    c = environment.contract
+    swings = environment.name.startswith("mountain") and rng.random() < 0.8
+    if c.head == "discrete":
+        choice = (len(c.levels) - 1) * int(state[0, 1] > 0) if swings else int(rng.integers(len(c.levels)))
+        return choice, np.array([c.levels[choice]])
+    bound = 1.1 * c.actions[0].high
+    action = np.array([np.sign(state[0, 1]) * bound * rng.random() ** 0.1 if swings else rng.uniform(-bound, bound)], np.float32)
+    return action, action.astype(np.float64)[None]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("name", CLASSICS)
+def test_a_trace_of_10000_steps_has_the_bits_of_gymnasium(name: str, plain: bool) -> None:
+    if not plain:
+        pytest.importorskip("numba")
+    environment, rng = envs.load(name), np.random.default_rng(1)
+    environment = in_plain_python(environment) if plain else environment
+    theirs = gymnasium.make(CLASSICS[name]).unwrapped
     theirs.reset(seed=0)
-    for k in range(STEPS):
-        theirs.state, theirs.steps_beyond_terminated = state[k], None
-        _, their_reward, their_end, _, _ = theirs.step(choice[k])
-        np.testing.assert_array_equal(theirs.state, following[k])
-        assert (their_reward, their_end) == (reward[k], terminated[k])
-    assert 0.1 < terminated.mean() < 0.9, "both outcomes must be met"
+    state, elapsed, ended = np.array([theirs.state], np.float64), 0, 0
+    for _ in range(STEPS):
+        their_action, action = chosen(environment, rng, state)
+        their_observation, their_reward, their_end, _, _ = theirs.step(their_action)
+        state, reward, _, terminated = environment.step(state, action)
+        assert np.array_equal(np.array(theirs.state, np.float64), state[0])
+        assert np.array_equal(their_observation, environment.observe(state)[0].astype(np.float32))
+        assert (float(their_reward), bool(their_end)) == (reward[0], terminated[0])
+        elapsed += 1
+        if their_end or elapsed == 2000:
+            theirs.reset()
+            state, elapsed, ended = np.array([theirs.state], np.float64), 0, ended + bool(their_end)
+    assert ended >= (0 if name == "pendulum" else 2), "ends must be met too"
 
 
-def test_a_whole_cartpole_trajectory_gives_the_bits_of_gymnasium() -> None:
-    environment, rng = envs.load("cartpole"), np.random.default_rng(2)
-    theirs = gymnasium.make("CartPole-v1").unwrapped
-    theirs.reset(seed=3)
-    state, ended = np.array([theirs.state]), False
-    while not ended:
-        choice = int(rng.integers(0, 2))
-        _, _, ended, _, _ = theirs.step(choice)
-        state, _, _, terminated = environment.step(state, np.array([environment.contract.levels[choice]]))
-        np.testing.assert_array_equal(theirs.state, state[0])
-        assert terminated[0] == ended
+@pytest.mark.parametrize("name", CLASSICS)
+def test_start_states_are_drawn_from_gymnasiums_ranges(name: str) -> None:
+    theirs = gymnasium.make(CLASSICS[name]).unwrapped
+    starts = []
+    for k in range(500):
+        theirs.reset(seed=k)
+        starts.append(np.array(theirs.state, np.float64))
+    ours, low, high = envs.load(name).start(3, range(500)), np.min(starts, 0), np.max(starts, 0)
+    np.testing.assert_allclose(ours.min(0), low, atol=0.02 * (high - low).max() + 1e-12)
+    np.testing.assert_allclose(ours.max(0), high, atol=0.02 * (high - low).max() + 1e-12)
 
 
-def test_pendulum_gives_the_states_of_gymnasium() -> None:
-    environment, rng = envs.load("pendulum"), np.random.default_rng(1)
-    state = rng.uniform((-10, -8), (10, 8), (STEPS, 2))
-    torque = rng.uniform(-2.2, 2.2, (STEPS, 1)).astype(np.float32)
-    following, reward, _, _ = environment.step(state, torque.astype(np.float64))
-    observation = environment.observe(following).astype(np.float32)
-    theirs = gymnasium.make("Pendulum-v1").unwrapped
-    theirs.reset(seed=0)
-    for k in range(STEPS):
-        theirs.state = state[k]
-        their_observation, their_reward, _, _, _ = theirs.step(torque[k])
-        np.testing.assert_array_equal(theirs.state, following[k])
-        np.testing.assert_array_equal(their_observation, observation[k])
-        assert their_reward == pytest.approx(reward[k], rel=1e-9), "Gymnasium squares by libm's power"
-
-
-@pytest.mark.parametrize(("name", "theirs"), [("cartpole", "CartPole-v1"), ("pendulum", "Pendulum-v1")])
+@pytest.mark.parametrize(("name", "theirs"), CLASSICS.items())
 def test_episodes_are_as_long_as_gymnasiums(name: str, theirs: str) -> None:
     assert envs.load(name).max_steps == gymnasium.spec(theirs).max_episode_steps
 

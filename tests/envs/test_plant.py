@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from puffer_edge import envs
-from puffer_edge.envs.closed_loop import episode_rng
 from puffer_edge.envs.plant import Plant
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
@@ -24,7 +23,7 @@ def test_episode_k_starts_alike_whatever_n_is(n: int) -> None:
         step = plant.step(np.full((n, 1), 10.0))
         starts |= {int(plant.episode[row]): plant.state[row].copy() for row in np.flatnonzero(step.terminated)}
     for k, start in starts.items():
-        np.testing.assert_array_equal(start, POLE.reset(episode_rng(5, k), 1)[0])
+        np.testing.assert_array_equal(start, POLE.start(5, [k])[0])
 
 
 def test_observations_are_what_a_device_sees() -> None:

@@ -13,15 +13,16 @@ from puffer_edge.envs.check import check
 from puffer_edge.errors import ContractError, InvalidInput
 
 
-@pytest.mark.parametrize("name", envs.names())
+@pytest.mark.parametrize("name", [*envs.names(), *envs.sanity_names()])
 def test_every_environment_keeps_its_promises(name: str) -> None:
     environment = envs.load(name)
-    assert environment.name == environment.contract.name == name
+    assert environment.name == name
     check(environment)
 
 
 def test_names() -> None:
-    assert envs.names() == ("cartpole", "pendulum")
+    assert envs.names() == ("acrobot", "cartpole", "mountain_car", "mountain_car_continuous", "pendulum")
+    assert envs.sanity_names() == ("bandit", "memory", "multiagent", "password", "spaces", "squared", "stochastic")
 
 
 def test_an_unknown_name_is_answered_with_a_suggestion() -> None:
@@ -43,16 +44,23 @@ def _mixing(state: Any, action: Any) -> Any:
     return following, reward / len(reward), cost, terminated
 
 
+def _restless(state: Any, action: Any) -> Any:
+    following, _, cost, terminated = POLE.step(state, action)
+    return following, np.random.default_rng().uniform(size=len(state)), cost, terminated
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reset": lambda rng, n: np.zeros((n, 3))}, "reset gives states: float64"),
-        ({"reset": lambda rng, n: np.random.default_rng().uniform(size=(n, 4)) * 0.01}, "something else than the generator"),
+        ({"reset": lambda draws: np.zeros((len(draws), 3))}, "reset gives states: float64"),
+        ({"reset": lambda draws: np.random.default_rng().uniform(size=(len(draws), 4)) * 0.01}, "something else than the draws"),
+        ({"reset": lambda draws: np.arange(4.0 * len(draws)).reshape(-1, 4) / 1e3}, "depends on the episodes beside it"),
         ({"observe": lambda state: state.astype(np.float32)}, "float32"),
         ({"observe": lambda state: state * 1000.0}, "its range is"),
         ({"observe": lambda state: state * np.nan}, "NaN"),
         ({"step": _in_place}, "changed the arrays"),
         ({"step": _mixing}, "depends on the rows beside it"),
+        ({"step": _restless}, "the same step gave two results"),
         ({"max_steps": 0}, "at least 1"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puffer_edge.envs import load
+from puffer_edge.envs import load, names
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import Unsupported
 from puffer_edge.export import javascript
@@ -45,7 +45,7 @@ def rolled(environment: Environment, start: Floats, actions: Floats, folder: Pat
     return {name: np.array(value) for name, value in there.items()}, {name: np.array(value) for name, value in here.items()}
 
 
-@pytest.mark.parametrize("name", ["cartpole", "pendulum"])
+@pytest.mark.parametrize("name", names())
 def test_one_step_differs_by_the_last_bits_of_a_sine(name: str, tmp_path: Path) -> None:
     environment, rng = load(name), np.random.default_rng(0)
     (tmp_path / "plant.mjs").write_text(javascript.plant(environment))
@@ -56,15 +56,17 @@ def test_one_step_differs_by_the_last_bits_of_a_sine(name: str, tmp_path: Path) 
     there = np.array(node(script, {"plant": tmp_path / "plant.mjs"}, states=states.tolist(), actions=actions.tolist()))
     state, reward, cost, ended = environment.step(states, actions)
     here = np.concatenate([state, reward[:, None], cost[:, None], ended[:, None]], 1)
-    assert np.abs(there - here).max() <= 16 * ULP * np.abs(here).max()
+    bound = np.full(here.shape[1], 16 * ULP * np.abs(here).max())
+    bound[environment.state_size] += 2.0**-32 if name == "pendulum" else 0.0  # the last bit of a square in float32, which libm's powf may miss
+    assert (np.abs(there - here) <= bound).all()
     assert (there == here).mean() > 0.9
     assert (there[:, -2:] == here[:, -2:]).all()
 
 
-@pytest.mark.parametrize(("name", "bound"), [("cartpole", 1e-9), ("pendulum", 1e-9)])
+@pytest.mark.parametrize(("name", "bound"), [("cartpole", 1e-9), ("pendulum", 1e-9), ("acrobot", 1e-6), ("mountain_car", 1e-9)])
 def test_an_episode_stays_close(name: str, bound: float, tmp_path: Path) -> None:
     environment, rng = load(name), np.random.default_rng(1)
-    start = environment.reset(rng, 1)[0]
+    start = environment.start(1, [0])[0]
     c = environment.contract
     actions = rng.uniform([a.low for a in c.actions], [a.high for a in c.actions], (200, c.n_actions))
     there, here = rolled(environment, start, actions, tmp_path)
@@ -89,7 +91,7 @@ def arithmetic(state: Floats, action: Floats) -> tuple[Any, Any, Any, Any]:
 
 def test_what_needs_no_library_has_numpys_bits(tmp_path: Path) -> None:
     environment = replace(load("pendulum"), state_size=3, step=arithmetic, observe=lambda s: s * np.array([1.0, 2.0, -0.3]))
-    environment = replace(environment, reset=lambda rng, n: rng.uniform(-1, (1.0, 2.0, 3.0), (n, 3)))
+    environment = replace(environment, reset=lambda draws: draws.uniform(-1, (1.0, 2.0, 3.0), 3))
     rng = np.random.default_rng(2)
     there, here = rolled(environment, rng.uniform(-2, 2, 3), rng.uniform(-2, 2, (300, 1)), tmp_path)
     assert len(np.unique(here["states"][:, 0])) > 250

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from puffer_edge.errors import BundleError, Diverged, InvalidInput
-from puffer_edge.train import PPOSettings, Run, algorithm_names, train
+from puffer_edge.train import PPOSettings, Run, algorithm_names, resume, train
 
 SMALL = PPOSettings(steps=512, rows=4, horizon=16, epochs=1, minibatch=64, hidden=(8,), evaluations=4, evaluation_episodes=3)
 
@@ -42,7 +43,7 @@ def test_unknown_names_are_answered() -> None:
 def test_a_run_can_be_read_back(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     run = train("cartpole", seed=3, out=tmp_path, settings=SMALL)
-    assert {p.name for p in tmp_path.iterdir()} == {"settings.json", "result.json", "metrics.jsonl", "policy.safetensors", "checkpoint.safetensors"}
+    assert {p.name for p in tmp_path.iterdir()} == {"settings.toml", "result.json", "metrics.jsonl", "policy.safetensors", "checkpoints", "curve.svg"}
     again = Run.load(tmp_path)
     assert again.settings == run.settings and again.result == run.result
     assert PPOSettings.from_dict(again.settings["settings"]) == SMALL
@@ -117,13 +118,52 @@ def test_a_damaged_run_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"steps": 1')
     assert len(Run.load(tmp_path).metrics()) == 1
-    settings = (tmp_path / "settings.json").read_text()
-    (tmp_path / "settings.json").write_text(settings.replace('"format": 1', '"format": 99'))
-    with pytest.raises(BundleError, match="format 99"):
+    settings = (tmp_path / "settings.toml").read_text()
+    for old, new, message in (
+        ("format = 2", "format = 99", "format 99"),
+        ("format = 2", 'format = "2"', "format 2, this version reads"),
+        (settings[-20:], "", "damaged"),
+        ('algorithm = "ppo"', 'algorithm = "dqn"', "does not say by which algorithm"),
+        ("[ppo]\n", "[ppo]\nlr = 1.0\n", "no setting lr"),
+    ):
+        (tmp_path / "settings.toml").write_text(settings.replace(old, new))
+        with pytest.raises(BundleError, match=message):
+            Run.load(tmp_path)
+    (tmp_path / "settings.toml").write_text(settings)
+    (tmp_path / "result.json").write_text("[]")
+    with pytest.raises(BundleError, match="no table"):
         Run.load(tmp_path)
-    (tmp_path / "settings.json").write_text(settings[:-20])
-    with pytest.raises(BundleError, match="damaged"):
-        Run.load(tmp_path)
+
+
+def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    run = train("cartpole", out=tmp_path, settings=SMALL, progress=lambda p: False)
+    (tmp_path / "settings.toml").unlink()
+    (tmp_path / "settings.json").write_text(json.dumps(run.settings | {"format": 1}))
+    assert Run.load(tmp_path).settings == run.settings | {"format": 1}
+
+
+def test_several_callbacks_are_all_called_and_any_may_stop(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    seen: list[str] = []
+    callbacks = [lambda p: seen.append("first"), lambda p: seen.append("second") or p.steps < 128, lambda p: seen.append("third")]
+    run = train("cartpole", out=tmp_path, settings=SMALL, progress=callbacks)
+    assert seen == ["first", "second", "third"] * 2 and run.result["status"] == "stopped"
+
+
+def test_a_run_can_be_read_while_it_is_written_and_nobody_else_may_write(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    seen: list[dict[str, Any]] = []
+
+    def look(progress: Any) -> bool:
+        seen.append(Run.load(tmp_path).result)
+        for other in (lambda: train("cartpole", out=tmp_path, settings=SMALL), lambda: resume(tmp_path)):
+            with pytest.raises(InvalidInput, match="is writing to"):
+                other()
+        return progress.steps < 192
+
+    train("cartpole", out=tmp_path, settings=SMALL, progress=look)
+    assert [row["status"] for row in seen] == ["running"] * 3 and [row["kept_step"] for row in seen] == [0, 0, 128]
 
 
 def test_an_earlier_run_is_kept(tmp_path: Path) -> None:

@@ -8,18 +8,21 @@
 Differences from the paper:
 
 - actor and critic share no weights;
-- advantages are normalised to mean 0 and standard deviation 1 within each minibatch;
+- advantages are normalised to mean 0 and standard deviation 1 within each minibatch, unless ``normalize_advantage`` is off;
 - observations are whitened by running moments; rewards are divided by the running deviation of the return where ``scale_reward`` is set;
-- the gradient's norm is clipped, the learning rate falls linearly to zero, ε stays;
-- ``target_kl`` may end an update's epochs early, by the estimator E[r − 1 − log r] (Schulman, 2020);
+- the gradient's norm is clipped; learning rate and entropy bonus follow their schedules, ε stays;
+- ``value_loss`` names the critic's loss: the paper's, "clipped" around the old value (as in OpenAI's baselines), or "clamped" (as in RLlib);
+- ``dual_clip`` bounds the objective where the advantage is negative (Ye et al., 2020, arXiv 1912.09729, eq. 5);
+- ``target_kl`` acts in one of three ways, ``kl_control``. The KL is always E[r − 1 − log r] over the sampled actions, an estimate of
+  KL(π_old ‖ π_θ) without bias and never negative (Schulman, 2020);
 - an episode that the clock ends bootstraps from the observation before the reset.
 
-The value loss is not clipped. With a shield, probabilities belong to what the policy proposed, rewards to what was applied.
+With a shield, probabilities belong to what the policy proposed, rewards to what was applied.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -27,11 +30,25 @@ from torch import nn
 
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.loop import Learner
+from puffer_edge.train.native.learner import Experience
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 
 STATISTICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+KL = STATISTICS.index("approx_kl")
+RATES = (1e-5, 1e-2)
+"""Bounds of a learning rate that the KL steers."""
+
+
+def kl_factor(kl: float, target: float) -> float:
+    """What the penalty's weight is multiplied by after an update (Schulman et al., 2017, section 4)."""
+    return 2.0 if kl > 1.5 * target else 0.5 if kl < target / 1.5 else 1.0
+
+
+def rate_step(kl: float, target: float) -> float:
+    """What the learning rate is multiplied by after an epoch, for "learning_rate"."""
+    return 1 / 1.5 if kl > 2 * target else 1.5 if kl < target / 2 else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +59,7 @@ class Batch:
         inputs: (B, n) normalised observations.
         action: (B,) choices or (B, m) outputs that were sampled.
         log_prob: (B,) their log-probability when they were sampled.
+        value: (B,) what the critic said then.
         advantage: (B,).
         returns: (B,) what the critic learns.
     """
@@ -49,60 +67,153 @@ class Batch:
     inputs: torch.Tensor
     action: torch.Tensor
     log_prob: torch.Tensor
+    value: torch.Tensor
     advantage: torch.Tensor
     returns: torch.Tensor
 
-    def __getitem__(self, rows: torch.Tensor) -> Batch:
-        return Batch(self.inputs[rows], self.action[rows], self.log_prob[rows], self.advantage[rows], self.returns[rows])
+    def __getitem__(self, rows: torch.Tensor | slice) -> Batch:
+        return Batch(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def normalized(self) -> Batch:
+        """The same with advantages of mean 0 and standard deviation 1."""
+        return replace(self, advantage=(self.advantage - self.advantage.mean()) / (self.advantage.std() + 1e-8))
 
 
-def loss(net: ActorCritic, batch: Batch, settings: PPOSettings) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a gradient step minimises, −L of eq. 9.
+@dataclass(frozen=True)
+class Weights:
+    """What the parts of the loss weigh at this moment.
+
+    Attributes:
+        entropy: of the entropy bonus, c₂.
+        kl: of the KL penalty, β; 0 without one.
+    """
+
+    entropy: float = 0.0
+    kl: float = 0.0
+
+
+def loss(net: ActorCritic, batch: Batch, settings: PPOSettings, weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a gradient step minimises, −L of eq. 9; advantages are taken as they are.
 
     Returns:
         the loss; (5,) ``STATISTICS``, detached.
     """
     policy = net.distribution(batch.inputs)
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
-    ratio = log_ratio.exp()
-    advantage = (batch.advantage - batch.advantage.mean()) / (batch.advantage.std() + 1e-8)
+    ratio, advantage = log_ratio.exp(), batch.advantage
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
-    policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
-    value_loss = (net.value(batch.inputs) - batch.returns).square().mean()
-    entropy = policy.entropy().mean()
+    objective = torch.min(ratio * advantage, clipped * advantage)
+    if settings.dual_clip is not None:
+        objective = torch.where(advantage < 0, torch.max(objective, settings.dual_clip * advantage), objective)
+    policy_loss = -objective.mean()
+    value_loss = critic_loss(net.value(batch.inputs), batch, settings)
+    entropy, kl = policy.entropy().mean(), (ratio - 1 - log_ratio).mean()
     with torch.no_grad():
-        approx_kl = (ratio - 1 - log_ratio).mean()
         clip_fraction = (ratio != clipped).float().mean()
-        statistics = torch.stack([policy_loss, value_loss, entropy, approx_kl, clip_fraction])
-    return policy_loss + settings.value_weight * value_loss - settings.entropy_weight * entropy, statistics
+        statistics = torch.stack([policy_loss, value_loss, entropy, kl, clip_fraction])
+    total = policy_loss + settings.value_weight * value_loss - weights.entropy * entropy
+    return (total + weights.kl * kl if weights.kl else total), statistics
+
+
+def critic_loss(value: torch.Tensor, batch: Batch, settings: PPOSettings) -> torch.Tensor:
+    """The value loss of (B,) values, in the form that ``settings.value_loss`` names."""
+    squared = (value - batch.returns).square()
+    if settings.value_loss == "clipped":
+        near = batch.value + (value - batch.value).clamp(-settings.value_clip, settings.value_clip)
+        squared = torch.max(squared, (near - batch.returns).square())
+    elif settings.value_loss == "clamped":
+        squared = squared.clamp(max=settings.value_clip)
+    return squared.mean()
 
 
 class PPO(Learner):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"
+    can_native = True
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
+    def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Several epochs of gradient steps on one rollout."""
+        if isinstance(rollout, Experience):
+            found = self._update_natively(rollout)
+        else:
+            found = self._update_in_torch(rollout)
+        if self.settings.target_kl is not None and self.settings.kl_control == "penalty":
+            self.control["kl_weight"] *= kl_factor(found["approx_kl"], self.settings.target_kl)
+        return found | {"learning_rate": self.rate, "kl_weight": self._weights().kl}
+
+    def _update_natively(self, experience: Experience) -> dict[str, float]:
+        """In C: all epochs at once, or one by one where the KL steers the learning rate between them."""
+        settings, weights = self.settings, self._weights()
+        assert self.native is not None
+        stop = 1.5 * settings.target_kl if settings.target_kl is not None and settings.kl_control == "stop" else 0.0
+        scale = self.reward_scale.scale if self.reward_scale else 1.0
+        steered = settings.target_kl is not None and settings.kl_control == "learning_rate"
+        rates = {"entropy_weight": weights.entropy, "kl_weight": weights.kl, "stop_kl": stop}
+        found: dict[str, float] = {}
+        for epochs in [1] * settings.epochs if steered else [settings.epochs]:
+            found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs)
+            if steered:
+                self._steer(found["epoch_kl"], 0.0)
+        return {name: value for name, value in found.items() if name not in ("epoch_kl", "cost_value_loss")}
+
+    def _update_in_torch(self, rollout: Rollout) -> dict[str, float]:
         settings, batch, explained = self.settings, *self._batch(rollout)
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * (max(0.0, 1 - self.steps / settings.steps) if settings.anneal else 1.0)
-        size, seen = len(batch.inputs), []
+        seen: list[torch.Tensor] = []
         for _ in range(settings.epochs):
-            order = torch.from_numpy(self.shuffle_rng.permutation(size))
+            first = len(seen)
+            order = torch.from_numpy(self.shuffle_rng.permutation(len(batch)))
             for rows in torch.split(order, settings.minibatch):
-                if len(rows) < 2:  # a lone sample has no standard deviation
-                    continue
-                value, statistics = loss(self.net, batch[rows], settings)
-                self.optimizer.zero_grad()
-                value.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(self.net.parameters(), settings.max_grad_norm)
-                self.optimizer.step()
-                seen.append(statistics)
-            if settings.target_kl is not None and seen[-1][3] > 1.5 * settings.target_kl:
+                if len(rows) >= 2 or not settings.normalize_advantage:  # a lone sample has no standard deviation
+                    seen.append(self._step(batch[rows]))
+            if self._steer(torch.stack(seen[first:])[:, KL].double().mean().item(), seen[-1][KL].item()):
                 break
-        means = torch.stack(seen).double().mean(0).tolist()
-        return dict(zip(STATISTICS, means)) | {"explained_variance": explained, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        means = dict(zip(STATISTICS, torch.stack(seen).double().mean(0).tolist()))
+        return means | {"explained_variance": explained}
+
+    @property
+    def rate(self) -> float:
+        """The learning rate now."""
+        rate = self.settings.learning_rate_at(self.steps)
+        factor = self.control["rate_factor"]
+        return rate if factor == 1.0 else min(max(rate * factor, RATES[0]), RATES[1])
+
+    def _weights(self) -> Weights:
+        s = self.settings
+        penalty = s.target_kl is not None and s.kl_control == "penalty"
+        return Weights(s.entropy_weight_at(self.steps), self.control["kl_weight"] if penalty else 0.0)
+
+    def _step(self, batch: Batch) -> torch.Tensor:
+        """One gradient step on a minibatch; its statistics."""
+        settings, weights = self.settings, self._weights()
+        batch = batch.normalized() if settings.normalize_advantage else batch
+        statistics = torch.zeros(len(STATISTICS))
+        self.optimizer.zero_grad()
+        for rows in torch.arange(len(batch)).tensor_split(settings.accumulate):
+            share = len(rows) / len(batch)
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.amp):
+                value, part = loss(self.net, batch[slice(int(rows[0]), int(rows[-1]) + 1)], settings, weights)
+            (share * value if settings.accumulate > 1 else value).backward()  # type: ignore[no-untyped-call]
+            statistics += share * part
+        nn.utils.clip_grad_norm_(self.net.parameters(), settings.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.optimizer.step()
+        return statistics
+
+    def _steer(self, mean_kl: float, last_kl: float) -> bool:
+        """What ``target_kl`` does after an epoch; whether the update ends here."""
+        settings = self.settings
+        if settings.target_kl is None:
+            return False
+        if settings.kl_control == "stop":
+            return last_kl > 1.5 * settings.target_kl
+        if settings.kl_control == "learning_rate":
+            self.control["rate_factor"] *= rate_step(mean_kl, settings.target_kl)
+        return False
 
     def _batch(self, rollout: Rollout) -> tuple[Batch, float]:
         """The rollout as one batch, and how much of the returns' variance the critic explained (NaN where they have none)."""
@@ -118,5 +229,5 @@ class PPO(Learner):
         advantage, returns = advantages(reward, value, final_value, rollout.terminated, rollout.truncated, settings.discount, settings.trace_decay)
         spread = float(returns.var())
         explained = 1 - float((returns - value).var()) / spread if spread > 0 else float("nan")
-        flat = [torch.from_numpy(x.ravel().astype(np.float32)) for x in (advantage, returns)]
+        flat = [torch.from_numpy(x.ravel().astype(np.float32)) for x in (value, advantage, returns)]
         return Batch(inputs, action, log_prob, *flat), explained

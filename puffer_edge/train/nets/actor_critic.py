@@ -1,4 +1,4 @@
-"""Two separate multilayer perceptrons, an actor and a critic: the actor alone is deployed."""
+"""Multilayer perceptrons on one flat buffer, an actor and a critic: the actor alone is deployed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from puffer_edge.contract import Contract
 from puffer_edge.policy import Layer
-from puffer_edge.train.distributions import Categorical, Gaussian
+from puffer_edge.train.distributions import Categorical, Choices, Gaussian, StateDependent
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -22,27 +22,75 @@ class ActorCritic(nn.Module):
     Orthogonal start with gain √2 in the hidden layers, 0.01 in the actor's last one and 1 in the critic's
     (Andrychowicz et al., 2021): the first policy is nearly uniform, or centred.
 
+    All parameters are views on one tensor, in the order that the native trainer takes: weight (outputs, inputs) and bias of each layer of
+    the actor, then of the critic, then the log standard deviation. With a shared trunk the two last layers are one, the value's row below
+    the actor's.
+
     Args:
         contract: decides inputs, outputs and head.
         hidden: widths of the hidden layers.
         activation: "relu" or "tanh".
         log_std: start of the log standard deviation.
         generator: draws the weights.
+        exploration: "independent" noise, or "state" for ``StateDependent``, whose deviation has a row for each feature.
+        shared: the actor's hidden layers are the critic's too.
+
+    Attributes:
+        flat: (size,) float32, all parameters.
     """
 
-    def __init__(self, contract: Contract, hidden: tuple[int, ...], activation: str, log_std: float, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        hidden: tuple[int, ...],
+        activation: str,
+        log_std: float,
+        generator: torch.Generator,
+        exploration: str = "independent",
+        shared: bool = False,
+    ) -> None:
         super().__init__()
-        self.activation = activation
-        self.discrete = contract.head == "discrete"
-        self.actor = _mlp((contract.n_observations, *hidden, contract.n_outputs), activation, 0.01, generator)
-        self.critic = _mlp((contract.n_observations, *hidden, 1), activation, 1.0, generator)
-        if not self.discrete:
-            self.log_std = nn.Parameter(torch.full((contract.n_actions,), log_std))
+        self.activation, self.head, self.shared = activation, contract.head, shared
+        self.sizes = tuple(len(levels) for levels in contract.levels) if contract.head == "multi_discrete" else ()
+        n, outputs = contract.n_observations, contract.n_outputs
+        self.actor = _mlp((n, *hidden, outputs), activation, 0.01, generator)
+        self.critic = _mlp((n, *hidden, 1), activation, 1.0, generator)
+        if shared:
+            self.critic = nn.Sequential(*list(self.actor)[:-1], self.critic[-1])
+        if contract.head not in ("discrete", "multi_discrete"):
+            features = (hidden[-1],) if exploration == "state" else ()
+            self.log_std = nn.Parameter(torch.full((*features, contract.n_actions), log_std))
+        self.flat = self._flatten()
 
-    def distribution(self, inputs: torch.Tensor) -> Categorical | Gaussian:
+    def _flatten(self) -> torch.Tensor:
+        """Move all parameters into one tensor, of which they become views."""
+        actor, critic = (_linear(network) for network in (self.actor, self.critic))
+        places: list[tuple[nn.Module, str]] = []
+        if self.shared:
+            places = [(layer, name) for layer in actor[:-1] for name in ("weight", "bias")]
+            places += [(last, name) for name in ("weight", "bias") for last in (actor[-1], critic[-1])]
+        else:
+            places = [(layer, name) for layer in actor + critic for name in ("weight", "bias")]
+        if hasattr(self, "log_std"):
+            places.append((self, "log_std"))
+        flat = torch.cat([getattr(module, name).detach().reshape(-1) for module, name in places])
+        at = 0
+        for module, name in places:
+            old = getattr(module, name)
+            setattr(module, name, nn.Parameter(flat[at : at + old.numel()].view(old.shape)))
+            at += old.numel()
+        return flat
+
+    def distribution(self, inputs: torch.Tensor) -> Categorical | Choices | Gaussian | StateDependent:
         """The policy at (B, n_observations) normalised observations."""
-        outputs = self.actor(inputs)
-        return Categorical(outputs) if self.discrete else Gaussian(outputs, self.log_std)
+        if self.head == "discrete":
+            return Categorical(self.actor(inputs))
+        if self.head == "multi_discrete":
+            return Choices(self.actor(inputs), self.sizes)
+        if self.log_std.dim() == 1:
+            return Gaussian(self.actor(inputs), self.log_std)
+        features = self.actor[:-1](inputs)
+        return StateDependent(self.actor[-1](features), features.detach(), self.log_std)
 
     def value(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B,) values of (B, n_observations) normalised observations."""
@@ -51,11 +99,15 @@ class ActorCritic(nn.Module):
 
     def layers(self) -> tuple[Layer, ...]:
         """The actor, as the layers of a ``Policy``."""
-        linear = [module for module in self.actor if isinstance(module, nn.Linear)]
+        linear = _linear(self.actor)
         activations = [self.activation] * (len(linear) - 1) + ["none"]
         return tuple(
             Layer(m.weight.detach().numpy().astype(np.float64), m.bias.detach().numpy().astype(np.float64), a) for m, a in zip(linear, activations)
         )
+
+
+def _linear(network: nn.Sequential) -> list[nn.Linear]:
+    return [module for module in network if isinstance(module, nn.Linear)]
 
 
 def _mlp(widths: tuple[int, ...], activation: str, last_gain: float, generator: torch.Generator) -> nn.Sequential:

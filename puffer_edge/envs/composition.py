@@ -1,0 +1,291 @@
+"""What surrounds an environment on a board, as scalar functions around its own: fixed point, shield, delay, noise, varied parameters.
+
+What comes out is an environment again: the native engine runs it through the same pointer, and never knows. It takes proposals in
+physical units and remembers what it needs in further numbers of the state. Without delay and noise it gives the bits of ``Plant``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from puffer_edge.contract import Contract
+from puffer_edge.envs.draw import DRAW, normal, uniform
+from puffer_edge.envs.dynamics import Dynamics
+from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.scalar import Number, Row, clip, rint
+from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.integer.shield import Shield
+from puffer_edge.spaces import Floats, Ints
+
+MAX_DELAY = 64
+"""Steps; each costs a row of the state."""
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """An environment in its surroundings.
+
+    Attributes:
+        environment: the whole, for ``pointer()`` and for numpy.
+        columns: where in the state lie ``inner`` (the bare environment's), ``parameters`` (if they vary), ``seen`` (fixed-point
+            observation that the policy and the shield see), ``applied`` (fixed-point action that the shield let through), ``acting``
+            (physical action that reached the plant), ``stages`` (bits of the shield's stages that acted) and ``interventions`` (steps
+            at which any did; a reset leaves it as it is).
+    """
+
+    environment: Environment
+    columns: Mapping[str, slice]
+
+    def read(self, state: Floats, column: str) -> Floats:
+        """(n, …) numbers of one column of (n, S) states."""
+        return state[:, self.columns[column]]
+
+    def applied(self, state: Floats) -> Ints:
+        """(n, n_actions) int32 fixed-point action of the last step, as ``StepResult.applied``."""
+        return self.read(state, "applied").astype(np.int32)
+
+    def stages(self, state: Floats) -> Ints:
+        """(n,) int32 bits of the shield's stages that acted in the last step, as ``StepResult.stages``."""
+        return self.read(state, "stages")[:, 0].astype(np.int32)
+
+
+def compose(
+    environment: Environment,
+    shield: Shield | None = None,
+    *,
+    observation_delay: int = 0,
+    action_delay: int = 0,
+    noise: Mapping[str, float] | None = None,
+    vary: Mapping[str, tuple[float, float]] | None = None,
+) -> Composition:
+    """Put surroundings around an environment.
+
+    Args:
+        environment: one of scalar functions.
+        shield: between proposal and actuator; None applies the proposal, clamped to the contract.
+        observation_delay: steps by which what is seen is old; at first it is the first observation.
+        action_delay: steps between the shield and the actuator; at first the contract's initial action acts.
+        noise: standard deviation of a normal error by observation channel, in its unit, drawn anew each step.
+        vary: range by parameter of the dynamics; drawn uniformly for each episode.
+
+    Raises:
+        InvalidInput: an unknown channel or parameter, a delay or number out of range, or a shield for another contract.
+        Unsupported: the environment is written as numpy functions, has several agents, or runs its policy at fewer than every base tick.
+    """
+    inner = _inner(environment, shield, observation_delay, action_delay)
+    c = environment.contract
+    errors = _noise(c, noise or {})
+    low, high = _ranges(inner, vary or {})
+    columns = _columns(inner, observation_delay, action_delay, bool(vary))
+    pieces = _Pieces(
+        inner,
+        _sensing(c, inner, errors, columns, observation_delay),
+        _acting(c, shield or Shield.none(c), columns, action_delay),
+        columns,
+        low,
+        high,
+        np.concatenate([np.repeat(c.action_initial[None], action_delay + 1, 0).reshape(-1), c.physical_action(c.action_initial)]),
+    )
+    reset, observe, step = pieces.functions(c, observation_delay)
+    whole = Dynamics(
+        columns["end"].start,
+        inner.n_observation,
+        inner.n_action,
+        reset,
+        observe,
+        step,
+        inner.parameters,
+        random_steps=inner.random_steps or bool(errors.any()),
+        scratch=max(inner.scratch, c.n_observations + 3 * c.n_actions + 2),
+    )
+    surrounded = Environment.of_scalars(
+        c, whole, max_steps=environment.max_steps, solved=environment.solved, shield=environment.shield, name=environment.name
+    )
+    return Composition(surrounded, {name: place for name, place in columns.items() if not name.startswith("_") and name != "end"})
+
+
+def _inner(environment: Environment, shield: Shield | None, *delays: int) -> Dynamics:
+    if environment.scalars is None or environment.agents > 1:
+        kind = f"has {environment.agents} agents" if environment.agents > 1 else "is written as numpy functions"
+        raise Unsupported(f"{environment.name} {kind}: surroundings are composed around scalar functions of one agent")
+    if environment.contract.policy_divider != 1:
+        raise Unsupported(f"{environment.name} runs its policy at one of {environment.contract.policy_divider} ticks, not at every one")
+    if shield is not None and shield.contract.digest != environment.contract.digest:
+        raise InvalidInput(f"the shield was built for another contract: {'; '.join(environment.contract.differences(shield.contract))}")
+    for delay in delays:
+        if isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay <= MAX_DELAY:
+            raise InvalidInput(f"a delay is a whole number of steps from 0 to {MAX_DELAY}, not {delay!r}")
+    return environment.scalars
+
+
+def _noise(c: Contract, noise: Mapping[str, float]) -> Floats:
+    names = [channel.name for channel in c.observations]
+    unknown = sorted(set(noise) - set(names))
+    if unknown:
+        raise InvalidInput(f"{c.name} observes no {', '.join(unknown)}: it observes {', '.join(names)}")
+    for name, deviation in noise.items():
+        if not 0.0 <= deviation < math.inf:
+            raise InvalidInput(f"the noise of {name} is a standard deviation that is not negative, not {deviation}")
+    return np.array([noise.get(name, 0.0) for name in names], np.float64)
+
+
+def _ranges(inner: Dynamics, vary: Mapping[str, tuple[float, float]]) -> tuple[Floats, Floats]:
+    names = [p.name for p in inner.parameters]
+    unknown = sorted(set(vary) - set(names))
+    if unknown:
+        raise InvalidInput(f"the dynamics have no parameter {', '.join(unknown)}: they have {', '.join(names) or 'none'}")
+    for name, (low, high) in vary.items():
+        if not -math.inf < low <= high < math.inf:
+            raise InvalidInput(f"the range of {name} must be two finite numbers in order, not {low} … {high}")
+    bounds = [vary.get(p.name, (p.value, p.value)) for p in inner.parameters]
+    return np.array([b[0] for b in bounds], np.float64), np.array([b[1] for b in bounds], np.float64)
+
+
+def _columns(inner: Dynamics, observation_delay: int, action_delay: int, varied: bool) -> dict[str, slice]:
+    """Places in the state; lines of delay begin with the oldest, and the newest action is the one that was applied."""
+    sizes = {
+        "inner": inner.n_state,
+        "parameters": len(inner.parameters) if varied else 0,
+        "seen": inner.n_observation,
+        "_observations": observation_delay * inner.n_observation,
+        "_actions": action_delay * inner.n_action,
+        "applied": inner.n_action,
+        "acting": inner.n_action,
+        "stages": 1,
+        "interventions": 1,
+        "end": 0,
+    }
+    ends = np.cumsum(list(sizes.values())).tolist()
+    return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends)}
+
+
+def to_integer(x: Number, scale: float, low: float, high: float) -> Number:
+    """``spaces.to_fixed`` of one number, as a float64 that holds the integer; NaN of what is not finite."""
+    if x - x != 0.0:
+        return math.nan
+    return clip(rint(x * scale), low, high) + 0.0  # no negative zero: integers have none
+
+
+def integer_of(x: Number) -> Any:
+    """The integer that a float64 holds; 0 of NaN, as in ``spaces.to_fixed``."""
+    return int(x) if x == x else 0
+
+
+def _sensing(c: Contract, inner: Dynamics, errors: Floats, columns: Mapping[str, slice], delay: int) -> Callable[..., None]:
+    """The function that moves the observations on by one step and puts the newest at the end."""
+    observe, n, noisy = inner.observe, inner.n_observation, bool(errors.any())
+    size = inner.n_state
+    first, newest = columns["seen"].start, columns["seen"].start + delay * inner.n_observation
+    scale = np.exp2(c.observation_bits.astype(np.float64))
+    low, high = c.observation_low.astype(np.float64), c.observation_high.astype(np.float64)
+
+    def sense(draw: Row, state: Row) -> None:
+        for k in range(first, newest):
+            state[k] = state[k + n]
+        observe(state[:size], state[newest : newest + n])
+        for k in range(n):
+            error = errors[k] * normal(draw) if noisy else 0.0
+            state[newest + k] = to_integer(state[newest + k] + error, scale[k], low[k], high[k])
+
+    def sense_exactly(draw: Row, state: Row) -> None:
+        for k in range(first, newest):
+            state[k] = state[k + n]
+        observe(state[:size], state[newest : newest + n])
+        for k in range(n):
+            state[newest + k] = to_integer(state[newest + k], scale[k], low[k], high[k])
+
+    return sense if noisy else sense_exactly
+
+
+def shield_function(shield: Shield) -> Callable[[Any, Any], None]:
+    """A shield as a plain function of integers ``(v, out)``, for numba: ``v`` as in ``input_ranges``, ``out`` the actions and the stages."""
+    names: dict[str, Any] = {}
+    exec(compile(shield.to_micropython("shield"), "<shield>", "exec"), names)
+    function: Callable[[Any, Any], None] = names["shield"]
+    return function
+
+
+def _acting(c: Contract, shield: Shield, columns: Mapping[str, slice], delay: int) -> Callable[[Row, Row, Row], None]:
+    """The function that takes a proposal through the shield, and moves the actions on by one step."""
+    guard, n, m = shield_function(shield), c.n_observations, c.n_actions
+    seen, oldest, applied = columns["seen"].start, columns["_actions"].start, columns["applied"].start
+    acting, stages, interventions = columns["acting"].start, columns["stages"].start, columns["interventions"].start
+    shift = c.shield_shift.astype(np.int64)
+    scale, back = np.exp2(c.action_bits.astype(np.float64)), np.exp2(-c.action_bits.astype(np.float64))
+    low, high = c.action_low.astype(np.float64), c.action_high.astype(np.float64)
+
+    inputs, outputs = DRAW + n + 2 * m + 1, DRAW + n + 3 * m + 2
+
+    def act(draw: Row, state: Row, proposal: Row) -> None:
+        v, out = draw[DRAW:inputs].view(np.int64), draw[inputs:outputs].view(np.int64)
+        for k in range(n):
+            x = integer_of(state[seen + k]) >> shift[k]
+            v[k] = -32768 if x < -32768 else 32767 if x > 32767 else x
+        for k in range(m):
+            v[n + k] = integer_of(to_integer(proposal[k], scale[k], low[k], high[k]))
+            v[n + m + k] = integer_of(state[applied + k])
+        v[n + 2 * m] = 0  # no fallback: a plant has its observations
+        guard(v, out)
+        for k in range(oldest, applied):
+            state[k] = state[k + m]
+        for k in range(m):
+            state[applied + k] = out[k]
+            state[acting + k] = state[oldest + k] * back[k]
+        state[stages] = out[m]
+        if out[m] != 0:
+            state[interventions] += 1.0
+
+    return act
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """What the three scalar functions of a composition are made of."""
+
+    inner: Dynamics
+    sense: Callable[..., None]
+    act: Callable[[Row, Row, Row], None]
+    columns: Mapping[str, slice]
+    low: Floats
+    high: Floats
+    still: Floats
+
+    def functions(self, c: Contract, delay: int) -> tuple[Callable[..., None], Callable[..., None], Callable[..., Any]]:
+        inner_reset, inner_step, sense, act = self.inner.reset, self.inner.step, self.sense, self.act
+        size, n, m = self.inner.n_state, self.inner.n_observation, self.inner.n_action
+        at, low, high, still = self.columns, self.low, self.high, self.still
+        place, varied = at["parameters"].start, at["parameters"].stop - at["parameters"].start
+        first, actions, acting, stages = at["seen"].start, at["_actions"].start, at["acting"].start, at["stages"].start
+        back = np.exp2(-c.observation_bits.astype(np.float64))
+
+        def reset(draw: Row, state: Row, parameters: Row) -> None:
+            for k in range(varied):
+                state[place + k] = uniform(draw, low[k], high[k]) if high[k] > low[k] else low[k]
+            inner_reset(draw, state[:size], state[place : place + varied] if varied else parameters)
+            for k in range(len(still)):
+                state[actions + k] = still[k]
+            state[stages] = 0.0
+            sense(draw, state)
+            for k in range(first + delay * n - 1, first - 1, -1):
+                state[k] = state[k + n]
+
+        def observe(state: Row, observation: Row) -> None:
+            for k in range(n):
+                observation[k] = state[first + k] * back[k]
+
+        def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, Number, Number]:
+            legal = True
+            for k in range(m):
+                legal = legal & (action[k] - action[k] == 0.0)
+            act(draw, state, action)
+            chosen = state[place : place + varied] if varied else parameters
+            reward, cost, terminated = inner_step(draw, state[:size], state[acting : acting + m], chosen)
+            sense(draw, state)
+            return reward if legal else math.nan, cost, terminated  # NaN stops a training whose policy proposes what is no number
+
+        return reset, observe, step

@@ -1,0 +1,153 @@
+"""Dynamics: an environment as scalar functions of one row, and the numpy face over many rows that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from puffer_edge.envs import rows
+from puffer_edge.envs.draw import Draws
+from puffer_edge.errors import InvalidInput
+from puffer_edge.spaces import Bools, Floats
+
+if TYPE_CHECKING:
+    from puffer_edge.envs.native import Native
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A constant of the dynamics that may be varied.
+
+    Attributes:
+        name: identifier.
+        unit: unit as text.
+        value: what it is unless it is varied.
+    """
+
+    name: str
+    unit: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Dynamics:
+    """A task as scalar functions of one row (``envs/scalar.py`` says what they may call).
+
+    Attributes:
+        n_state: S, numbers in the state.
+        n_observation: numbers that one agent sees.
+        n_action: numbers that one agent drives.
+        reset: ``(draw, state, parameters)`` writes a start state into ``state`` (S,).
+        observe: ``(state, observation)`` writes what is seen, (n_observation,), or (agents, n_observation) with several agents.
+        step: ``(draw, state, action, parameters) → reward, cost, terminated``, changes ``state`` in place; with several agents
+            ``(draw, state, action, parameters, reward, cost, terminated, alive)`` writes (agents,) each.
+        parameters: what ``parameters`` holds, in order.
+        agents: agents that share the state.
+        random_steps: ``step`` draws random numbers.
+        scratch: 64-bit words behind ``draw[DRAW]`` that the functions may use while they run; what is in them before is not defined.
+    """
+
+    n_state: int
+    n_observation: int
+    n_action: int
+    reset: Callable[..., None]
+    observe: Callable[..., None]
+    step: Callable[..., Any]
+    parameters: tuple[Parameter, ...] = ()
+    agents: int = 1
+    random_steps: bool = False
+    scratch: int = 0
+
+    @cached_property
+    def values(self) -> Floats:
+        """(n_parameters,) what the parameters are."""
+        return np.array([p.value for p in self.parameters], np.float64)
+
+    @cached_property
+    def native(self) -> Native | None:
+        """The functions compiled by numba; None where numba is not installed: plain Python gives the same bits then."""
+        from puffer_edge.envs import native
+
+        return native.compile_dynamics(self) if native.available() else None
+
+    @cached_property
+    def plain(self) -> tuple[rows.Loop, rows.Loop, rows.Loop]:
+        """Loops in plain Python: reset, step, observe."""
+        return (
+            rows.reset_rows(self.reset, self.observe, self.values, self.agents, self.scratch),
+            rows.step_rows(self.step, self.observe, self.values, self.agents, self.scratch),
+            rows.observe_rows(self.observe, self.agents),
+        )
+
+    def start(self, draws: Draws) -> Floats:
+        """(n, S) start states."""
+        n = len(draws)
+        state, observation = np.zeros((n, self.n_state)), np.zeros((n, self.agents, self.n_observation))
+        for part, first in _runs(draws.environment):
+            self._reset(first, draws.key, draws.step[part], np.ones(len(state[part]), np.uint8), state[part], observation[part])
+        return state
+
+    def look(self, state: Floats) -> Floats:
+        """(n, n_observation) what is seen in (n, S) states; (n, agents, n_observation) with several agents."""
+        state = np.ascontiguousarray(state, np.float64)
+        observation = np.zeros((len(state), self.agents, self.n_observation))
+        if self.native is not None:
+            self.native.observe(state, observation)
+        else:
+            with np.errstate(all="ignore"):
+                self.plain[2](state, observation)
+        return observation[:, 0] if self.agents == 1 else observation
+
+    def advance(self, state: Floats, action: Floats, draws: Draws | None = None) -> tuple[Floats, Floats, Floats, Bools]:
+        """One step of every row.
+
+        Args:
+            state: (n, S) before; it is left alone.
+            action: (n, n_action) in physical units, or (n, agents, n_action).
+            draws: where the random numbers come from; None serves dynamics that draw none.
+
+        Returns:
+            (n, S) state, (n,) reward, (n,) cost, (n,) terminated; the last three (n, agents) with several agents.
+
+        Raises:
+            InvalidInput: the dynamics draw random numbers and there are none.
+        """
+        if self.random_steps and draws is None:
+            raise InvalidInput("this environment's steps are random: give Draws (seed, environment or episode, step)")
+        n = len(state)
+        draws = draws or Draws(0, np.arange(n), np.zeros(n, np.uint64))
+        following = np.array(state, np.float64, order="C")
+        action = np.ascontiguousarray(action, np.float64).reshape(n, self.agents, self.n_action)
+        reward, cost = np.zeros((n, self.agents)), np.zeros((n, self.agents))
+        terminated, alive = np.zeros((n, self.agents), np.uint8), np.ones((n, self.agents), np.uint8)
+        observation = np.zeros((n, self.agents, self.n_observation))
+        for part, first in _runs(draws.environment):
+            out = (action, following, observation, reward, cost, terminated, alive)
+            self._step(first, draws.key, draws.step[part], *(array[part] for array in out))
+        ended = terminated != 0
+        return (following, reward[:, 0], cost[:, 0], ended[:, 0]) if self.agents == 1 else (following, reward, cost, ended)
+
+    def _reset(self, *arguments: Any) -> None:
+        if self.native is not None:
+            self.native.reset(*arguments)
+        else:
+            with np.errstate(all="ignore"):  # as compiled code does
+                self.plain[0](*arguments)
+
+    def _step(self, *arguments: Any) -> None:
+        if self.native is not None:
+            self.native.step(*arguments)
+        else:
+            with np.errstate(all="ignore"):
+                self.plain[1](*arguments)
+
+
+def _runs(numbers: npt.NDArray[np.int64]) -> list[tuple[slice, int]]:
+    """Slices of rows whose numbers follow each other, and the first number of each."""
+    ends = [*(np.flatnonzero(np.diff(numbers) != 1) + 1), len(numbers)] if len(numbers) else []
+    return [(slice(int(a), int(b)), int(numbers[a])) for a, b in zip([0, *ends], ends)]

@@ -1,0 +1,126 @@
+"""Everything of a learner that changes while it learns, as arrays and plain values: what a checkpoint holds, and how it is put back."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from puffer_edge import __version__
+from puffer_edge.envs.environment import Environment
+from puffer_edge.train.loop import Learner
+
+
+def arrays_of(learner: Learner) -> dict[str, Any]:
+    """Networks, optimiser, moments, plant and recent episodes, as arrays by name."""
+    arrays: dict[str, Any] = {f"net.{key}": value.numpy() for key, value in learner.net.state_dict().items()}
+    for name, p in learner.net.named_parameters():
+        arrays |= {f"optimizer.{name}.{key}": np.atleast_1d(value.numpy()) for key, value in learner.optimizer.state[p].items()}
+    if learner.plant is not None:
+        arrays |= {f"plant.{key}": value for key, value in learner.plant.save_state().items()}
+    if learner.native is not None:
+        arrays |= {f"native.{key}": value for key, value in learner.native.state().items()}
+    if learner.held_noise is not None:
+        arrays |= {"exploration.matrix": learner.held_noise.matrix, "exploration.age": learner.held_noise.age}
+    arrays |= {"moments.count": np.array([learner.moments.count]), "moments.mean": learner.moments.mean, "moments.m2": learner.moments.m2}
+    if learner.reward_scale is not None:
+        m = learner.reward_scale.moments
+        arrays |= {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": learner.reward_scale.returns}
+    arrays |= {
+        "episode_return": learner.episode_return,
+        "recent_returns": np.array(learner.recent_returns, np.float64),
+        "recent_lengths": np.array(learner.recent_lengths, np.int64),
+    }
+    return arrays
+
+
+def values_of(learner: Learner) -> dict[str, Any]:
+    """Counters and generators, as plain JSON values."""
+    return {
+        "steps": learner.steps,
+        "control": learner.control,
+        "noise_rng": learner.noise_rng.bit_generator.state,
+        "shuffle_rng": learner.shuffle_rng.bit_generator.state,
+    }
+
+
+def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Put back what ``arrays_of`` and ``values_of`` gave.
+
+    Raises:
+        KeyError, ValueError, RuntimeError: something is missing, or has another shape.
+    """
+
+    def part(prefix: str) -> dict[str, Any]:
+        return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+
+    learner.net.load_state_dict({key: torch.from_numpy(value) for key, value in part("net.").items()})
+    for name, p in learner.net.named_parameters():
+        state = {key: torch.from_numpy(value) for key, value in part(f"optimizer.{name}.").items()}
+        if state:
+            learner.optimizer.state[p] = state | {"step": state["step"][0]}
+    if learner.plant is not None:
+        learner.plant.load_state(part("plant."))
+    if learner.native is not None:
+        learner.native.load(part("native."))
+    if learner.held_noise is not None:
+        learner.held_noise.matrix, learner.held_noise.age = arrays["exploration.matrix"], arrays["exploration.age"]
+    learner.moments.count, learner.moments.mean, learner.moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
+    if learner.reward_scale is not None:
+        m = learner.reward_scale.moments
+        m.count, m.mean, m.m2 = float(arrays["reward.moments"][0]), arrays["reward.moments"][1], arrays["reward.moments"][2]
+        learner.reward_scale.returns = arrays["reward.returns"]
+    learner.episode_return = arrays["episode_return"]
+    learner.recent_returns.extend(arrays["recent_returns"].tolist())
+    learner.recent_lengths.extend(arrays["recent_lengths"].tolist())
+    learner.noise_rng.bit_generator.state = values["noise_rng"]
+    learner.shuffle_rng.bit_generator.state = values["shuffle_rng"]
+    learner.control = {key: float(values["control"][key]) for key in learner.control}
+    learner.steps = values["steps"]
+    learner.refresh()
+
+
+def bits_depend_on(learner: Learner) -> dict[str, Any]:
+    """What decides the bits beside the state: engine, instruction set, threads, versions, and the source of the environment.
+
+    Two trainings from one state give equal bits where these are equal; torch and numpy promise nothing across versions.
+    """
+    return {
+        "engine": "native" if learner.native else "torch",
+        "instruction_set": learner.native.variant if learner.native else torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "threads": "any" if learner.native else 1,  # ``Learner.learn`` sets it for torch
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "puffer_edge": __version__,
+        "environment_source": source_digest(learner.environment),
+    }
+
+
+def identity(environment: Environment) -> dict[str, Any]:
+    """What makes an environment another one: its name, contract and sizes."""
+    return {
+        "name": environment.name,
+        "contract": environment.contract.digest.hex(),
+        "state_size": environment.state_size,
+        "max_steps": environment.max_steps,
+    }
+
+
+def source_digest(environment: Environment) -> str:
+    """SHA-256 of the file that defines the dynamics; "unknown" where there is none to read, as for code typed at a prompt."""
+    try:
+        file = inspect.getsourcefile(environment.scalars.step if environment.scalars else environment.step)
+    except TypeError:
+        return "unknown"
+    if file is None or not os.path.isfile(file):
+        return "unknown"
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

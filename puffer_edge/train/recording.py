@@ -1,0 +1,300 @@
+"""Writes a run's folder while its learner learns, so that whatever way it ends, the folder can be read and gone on from."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from puffer_edge.envs import closed_loop
+from puffer_edge.envs.environment import Environment
+from puffer_edge.errors import BundleError, InvalidInput, PufferEdgeError, WriteFailed
+from puffer_edge.files import write_atomic
+from puffer_edge.integer.reference import InFloat, Runner
+from puffer_edge.integer.shield import Shield
+from puffer_edge.policy import Policy
+from puffer_edge.train import checkpoint, curve, learner_state, lock
+from puffer_edge.train.loop import Callback, Learner, Progress
+from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, is_run
+from puffer_edge.train.settings_file import format_settings
+from puffer_edge.train.tensorboard import TensorBoard
+
+FINAL_EPISODES = 100
+
+
+class Recorder:
+    """A training and its folder; made by ``begin`` or ``go_on``, used once, by ``run``.
+
+    Args:
+        folder: of the run.
+        learner: between two updates.
+        tensorboard: write event files beside ``metrics.jsonl``.
+
+    Attributes:
+        best: the policy that did best in the evaluations so far; None before the first.
+        best_return: its mean return in them.
+        resumed: one mapping for each time this run was gone on with: ``steps`` it started from, whether the bits are those of a run that
+            never stopped (``exact``), and ``because``, the reasons why they may not be.
+    """
+
+    def __init__(self, folder: Path, learner: Learner, tensorboard: bool = False) -> None:
+        self.folder, self.learner = folder, learner
+        self.tensorboard = TensorBoard(folder, learner.steps) if tensorboard else None
+        self.best: Policy | None = None
+        self.best_return = -math.inf
+        self.selection_seed, self.final_seed = (int(s) for s in np.random.SeedSequence([learner.seed, 1]).generate_state(2))
+        self.resumed: list[dict[str, Any]] = []
+        self.seconds_before = 0.0
+        self._steps_seen = learner.steps
+        self._checkpoint_at = learner.steps
+        self._stopped = False
+        self._began = time.perf_counter()
+
+    @staticmethod
+    def begin(folder: Path, learner: Learner, tensorboard: bool = False) -> Recorder:
+        """Start a run: from here on the folder can be read. One that is there already is kept as ``FOLDER.1``, ``FOLDER.2`` …
+
+        Raises:
+            InvalidInput: another training is writing to it.
+            WriteFailed: disk full, no permission.
+        """
+        recorder = Recorder(folder, learner, tensorboard)
+        _keep_earlier(folder)
+        with recorder._writing("the start of a run"):
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            recorder._open_log(0)
+            recorder._checkpoint()
+            recorder._write_settings()  # last: what has no settings is no run yet
+        return recorder
+
+    @staticmethod
+    def go_on(run: Run, kind: type[Learner], steps: int | None = None, environment: Environment | None = None, tensorboard: bool = False) -> Recorder:
+        """Go on from a run's latest checkpoint.
+
+        Args:
+            run: not one that is being written to.
+            kind: class of its learner.
+            steps: total to go on to, in place of the settings' own.
+            environment: in place of the one of that name.
+            tensorboard: as in ``Recorder``.
+
+        Raises:
+            InvalidInput: there is nothing left to do.
+            BundleError: no checkpoint, one that is damaged or another's, or a log shorter than the checkpoint says.
+        """
+        found = checkpoints_in(run.path)
+        if not found:
+            raise BundleError(f"{run.path} has no checkpoint to go on from")
+        manifest, arrays = checkpoint.read(found[-1])
+        learner = checkpoint.restore(kind, found[-1], manifest, arrays, environment)
+        planned = learner.settings.steps
+        if (steps or planned) <= learner.steps and (steps is not None or run.result["status"] == "complete"):
+            raise InvalidInput(f"{run.path} has done {learner.steps:,} steps of {steps or planned:,}: to go on give more steps than that")
+        learner.settings = replace(learner.settings, steps=steps or planned)
+        recorder = Recorder(run.path, learner, tensorboard)
+        recorder._restore(manifest, arrays, planned, found[-1])
+        return recorder
+
+    def run(self, callbacks: Sequence[Callback] = ()) -> Run:
+        """Train to the end, and save whatever way it ends.
+
+        Raises:
+            Diverged: numbers became NaN or infinite.
+            WriteFailed: the disk is full, or may not be written to.
+        """
+        self._began = time.perf_counter()
+        try:
+            status = self._learn(callbacks)
+            self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
+            result = self._result(status)
+            kept = self.best or self.learner.last_good
+            for name, shield in (("evaluation", self.learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
+                found = self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)
+                result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
+            with self._writing("the result"):
+                self._write_result(result)
+                run = Run.load(self.folder)
+                write_atomic(self.folder / CURVE, curve.picture([run.metrics()], f"{run.settings['environment']}, seed {self.learner.seed}"))
+        finally:
+            self._log_file.close()
+            if self.tensorboard is not None:
+                self.tensorboard.close()
+        return run
+
+    def _learn(self, callbacks: Sequence[Callback]) -> str:
+        """Train; how it ended."""
+        try:
+            self.learner.learn(callback=lambda p: self._update(p, callbacks))
+        except KeyboardInterrupt:
+            return "interrupted"
+        except BaseException:
+            with contextlib.suppress(WriteFailed):  # the first error says more
+                self._conclude("failed")
+            raise
+        return "stopped" if self._stopped and self.learner.steps < self.learner.settings.steps else "complete"
+
+    def _update(self, p: Progress, callbacks: Sequence[Callback]) -> bool:
+        """After each update of the learner: log it, ask the callbacks, evaluate and write a checkpoint where they are due."""
+        self._log(p.metrics)
+        self._stopped = [callback(p) for callback in callbacks].count(False) > 0
+        count, every = self.learner.settings.evaluations, self.learner.settings.checkpoint_every
+        evaluate = p.steps >= p.total or p.steps * count // p.total > self._steps_seen * count // p.total
+        self._steps_seen = p.steps
+        if evaluate:
+            self._select(p.steps)
+        if evaluate or self._stopped or (every is not None and p.steps - self._checkpoint_at >= every):
+            with self._writing("a checkpoint"):
+                self._checkpoint()
+                self._write_result(self._result("running"))
+        return not self._stopped
+
+    def _select(self, steps: int) -> None:
+        """Keep the policy if it does at least as well as the best one did, on the same episodes."""
+        learner, policy = self.learner, self.learner.last_good
+        found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
+        self._log({"steps": steps, "eval_rew_mean": found["return"], "eval_cost_mean": found["cost"]})
+        if found["return"] >= self.best_return:
+            self.best, self.best_return = policy, found["return"]
+
+    def _checkpoint(self) -> None:
+        """Write the policy kept, then a checkpoint from which this training can be gone on with, and remove those that are no longer kept."""
+        learner = self.learner
+        (self.best or learner.last_good).save(self.folder / POLICY)
+        os.fsync(self._log_file.fileno())  # the checkpoint says how long the log is
+        beside = {
+            "best_return": self.best_return if self.best else None,
+            "log_bytes": os.fstat(self._log_file.fileno()).st_size,
+            "seconds": self._seconds(),
+            "resumed": self.resumed,
+        }
+        kept = np.frombuffer((self.folder / POLICY).read_bytes(), np.uint8)
+        checkpoint.save(learner, self.folder / CHECKPOINTS / f"step-{learner.steps:012}.safetensors", beside, {"policy": kept})
+        self._checkpoint_at = learner.steps
+        files = checkpoints_in(self.folder)
+        for file in files[: -learner.settings.checkpoints]:
+            if self.best is None or checkpoint_step(file) != self.best.origin["steps"]:
+                file.unlink()
+
+    def _restore(self, manifest: Mapping[str, Any], arrays: Mapping[str, Any], planned: int, file: Path) -> None:
+        """Put this recorder, the log and the policy kept back to where a checkpoint was written."""
+        try:
+            beside, policy = manifest["beside"], bytes(arrays["beside.policy"])
+            best_return, log_bytes, seconds, resumed = (beside[key] for key in ("best_return", "log_bytes", "seconds", "resumed"))
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"{file} belongs to no run: it lacks {error}") from None
+        reasons = [
+            f"{key} was {was} and is {now}"
+            for key, now in learner_state.bits_depend_on(self.learner).items()
+            if (was := manifest["bits_depend_on"].get(key)) != now
+        ]
+        if self.learner.settings.steps != planned:
+            reasons.append(f"steps were {planned} and are {self.learner.settings.steps}: schedules and evaluations follow the new number")
+        if not manifest["exact"]:
+            reasons.append("the environment keeps state that no checkpoint holds")
+        self.resumed = [*resumed, {"steps": self.learner.steps, "exact": not reasons, "because": reasons}]
+        self.seconds_before = seconds
+        self._open_log(log_bytes)
+        with self._writing("the policy kept"):
+            for name in (POLICY, RESULT, SETTINGS, CURVE, f"{CHECKPOINTS}/step-"):
+                for stray in (self.folder / name).parent.glob(f".{Path(name).name}*"):
+                    stray.unlink()  # what a killed process was writing
+            write_atomic(self.folder / POLICY, policy)
+            if self.learner.settings.steps != planned:
+                self._write_settings()
+        if best_return is not None:
+            self.best, self.best_return = Policy.load(self.folder / POLICY), best_return
+
+    def _conclude(self, status: str) -> None:
+        """Save the policy kept, and how the training ended."""
+        with self._writing("the result"):
+            (self.best or self.learner.last_good).save(self.folder / POLICY)
+            self._write_result(self._result(status))
+
+    def _result(self, status: str) -> dict[str, Any]:
+        kept = self.best or self.learner.last_good
+        result: dict[str, Any] = {"status": status, "steps": self.learner.steps, "seconds": self._seconds(), "kept_step": kept.origin["steps"]}
+        result |= {"engine": self.learner.engine, "engine_note": self.learner.engine_note}
+        return result | ({"resumed": self.resumed} if self.resumed else {})
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self._began
+
+    def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
+        return closed_loop.run(self.learner.environment, Runner(InFloat(policy), shield, episodes), seed).summary(shield.stages)
+
+    def _open_log(self, length: int) -> None:
+        """Open the log, lock it, and cut off what came after its first ``length`` bytes."""
+        path = self.folder / METRICS
+        file = open(path, "ab", buffering=0)  # noqa: SIM115  held for the whole training; unbuffered, so that a full disk is met at once
+        try:
+            lock.hold(file, os.fspath(self.folder))
+            size = os.fstat(file.fileno()).st_size
+            if size < length:
+                raise BundleError(f"{path} has {size:,} bytes, the checkpoint was written when it had {length:,}: lines are lost")
+            file.truncate(length)
+        except BaseException:
+            file.close()
+            raise
+        self._log_file = file
+
+    def _log(self, row: Mapping[str, float]) -> None:
+        finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
+        line = (json.dumps(finite, allow_nan=False) + "\n").encode()
+        with self._writing("the log"):
+            if self._log_file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(self.folder / METRICS))
+        if self.tensorboard is not None:
+            self.tensorboard.write(finite)
+
+    def _write_settings(self) -> None:
+        learner = self.learner
+        about = {
+            "format": FORMAT,
+            "environment": learner.environment.name,
+            "algorithm": learner.name,
+            "seed": learner.seed,
+            "versions": learner.last_good.origin["versions"],
+            "shield": [dict(stage) for stage in learner.shield.specification],
+        }
+        self._write_result(self._result("running"))
+        write_atomic(self.folder / SETTINGS, format_settings(about, learner.name, learner.settings.to_dict()))
+
+    def _write_result(self, result: Mapping[str, Any]) -> None:
+        write_atomic(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Say of a failed write what it was, how much room there is, and how to go on."""
+        try:
+            yield
+        except PufferEdgeError:
+            raise
+        except OSError as error:
+            free = f"{shutil.disk_usage(self.folder).free / 1024:,.0f} KiB are free there" if self.folder.is_dir() else "there is no such folder"
+            raise WriteFailed(
+                f"{what} could not be written to {self.folder}: {error.strerror or error}; {free}. The run up to step {self._checkpoint_at} is "
+                f"whole: make room, then go on with 'puffer-edge train --resume {self.folder}'"
+            ) from error
+
+
+def _keep_earlier(folder: Path) -> None:
+    """Move a run that is in the way to ``FOLDER.1``, ``FOLDER.2`` …: a short new training must not cost a long old one."""
+    if not is_run(folder):
+        return
+    if lock.is_held(folder / METRICS):
+        raise InvalidInput(f"a training is writing to {folder} right now: wait for it, stop it, or choose another folder")
+    number = 1
+    while os.path.lexists(f"{folder}.{number}"):
+        number += 1
+    os.replace(folder, f"{folder}.{number}")

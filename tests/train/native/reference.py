@@ -1,0 +1,109 @@
+"""What the native trainer is compared with: the same networks, loss and optimiser in torch, float64, from the flat buffer."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+
+from puffer_edge.train.algorithms.ppo import Batch, Weights, loss
+from puffer_edge.train.native.engine import Shape
+from puffer_edge.train.settings import PPOSettings
+
+Array = np.ndarray[Any, Any]
+SHAPES = {
+    "classic": Shape(4, (64, 64), "tanh", "categorical", (2,)),
+    "one layer": Shape(3, (13,), "relu", "categorical", (5,)),
+    "three layers": Shape(7, (33, 17, 9), "tanh", "categorical", (3, 4, 2)),
+    "cost critic": Shape(5, (16, 24), "relu", "categorical", (3,), 2),
+    "gaussian": Shape(6, (20, 31), "tanh", "gaussian", (1, 1, 1)),
+    "gaussian with a cost critic": Shape(2, (7, 5), "relu", "gaussian", (1,), 2),
+    "shared": Shape(4, (48, 32), "relu", "categorical", (2, 3), 1, True),
+    "shared gaussian": Shape(3, (8, 8), "tanh", "gaussian", (1, 1), 2, True),
+}
+
+
+def parameters(shape: Shape, seed: int = 0) -> Array:
+    """Random ones of a sensible size, float64."""
+    rng, parts = np.random.default_rng(seed), []
+    for widths in shape.networks:
+        for a, b in itertools.pairwise(widths):
+            parts += [rng.standard_normal(a * b) / np.sqrt(a), rng.standard_normal(b) * 0.1]
+    return np.concatenate([*parts, rng.normal(-0.5, 0.2, shape.spread)])
+
+
+def outputs(shape: Shape, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(rows, outputs and values)."""
+    at, found = 0, []
+    for widths in shape.networks:
+        y = x
+        for k, (a, b) in enumerate(itertools.pairwise(widths)):
+            weight, at = flat[at : at + a * b].reshape(b, a), at + a * b
+            bias, at = flat[at : at + b], at + b
+            y = y @ weight.T + bias
+            if k < len(widths) - 2:
+                y = torch.tanh(y) if shape.activation == "tanh" else torch.relu(y)
+        found.append(y)
+    return torch.cat(found, 1)
+
+
+class Net:
+    """Networks on a flat buffer, with the face that ``loss`` asks for."""
+
+    def __init__(self, shape: Shape, flat: torch.Tensor) -> None:
+        self.shape, self.flat = shape, flat
+
+    def distribution(self, x: torch.Tensor) -> Any:
+        out = outputs(self.shape, self.flat, x)[:, : self.shape.outputs]
+        if self.shape.kind == "gaussian":
+            from puffer_edge.train.distributions import Gaussian
+
+            return Gaussian(out, self.flat[-self.shape.spread :])
+        return Groups(out, self.shape.sizes)
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return outputs(self.shape, self.flat, x)[:, self.shape.outputs]
+
+    def cost_value(self, x: torch.Tensor) -> torch.Tensor:
+        return outputs(self.shape, self.flat, x)[:, self.shape.outputs + 1]
+
+
+class Groups:
+    """Several choices side by side, by torch's own distributions."""
+
+    def __init__(self, logits: torch.Tensor, sizes: tuple[int, ...]) -> None:
+        self.each = [torch.distributions.Categorical(logits=part) for part in logits.split(sizes, 1)]
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        return torch.stack([d.log_prob(a) for d, a in zip(self.each, action.unbind(-1))]).sum(0)
+
+    def entropy(self) -> torch.Tensor:
+        return torch.stack([d.entropy() for d in self.each]).sum(0)
+
+
+def samples(shape: Shape, count: int, seed: int = 1) -> dict[str, Array]:
+    """A rollout's worth of random samples, float64; old probabilities near the new ones, some beyond every clip."""
+    rng, flat = np.random.default_rng(seed), torch.from_numpy(parameters(shape))
+    x = rng.standard_normal((count, shape.inputs))
+    policy = Net(shape, flat).distribution(torch.from_numpy(x))
+    if shape.kind == "gaussian":
+        action = policy.mean.numpy() + np.exp(policy.log_std.numpy()) * rng.standard_normal((count, len(shape.sizes)))
+    else:
+        action = np.stack([rng.integers(0, size, count) for size in shape.sizes], 1)
+    log_prob = policy.log_prob(torch.from_numpy(action)).numpy() + rng.normal(0, 0.4, count)
+    found = {"inputs": x, "action": action, "log_prob": log_prob}
+    return found | {name: rng.normal(0, 1, count) for name in ("value", "advantage", "returns", "cost_returns")}
+
+
+def total(shape: Shape, flat: torch.Tensor, data: dict[str, Array], rows: Array, settings: PPOSettings, weights: Weights, cost_weight: float) -> Any:
+    """The loss of some samples and its statistics."""
+    part = {name: torch.from_numpy(x[rows]) for name, x in data.items()}
+    batch = Batch(*(part[name] for name in ("inputs", "action", "log_prob", "value", "advantage", "returns")))
+    batch = batch.normalized() if settings.normalize_advantage else batch
+    net = Net(shape, flat)
+    value, statistics = loss(net, batch, settings, weights)  # type: ignore[arg-type]
+    if shape.critics > 1:
+        value = value + cost_weight * (net.cost_value(part["inputs"]) - part["cost_returns"]).square().mean()
+    return value, statistics
