@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from puffer_edge import find
-from puffer_edge.envs import frames
+from puffer_edge.envs import frames, gym
 from puffer_edge.envs.environment import Environment
-from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.errors import InvalidInput
 
 _AROUND = (
     "check",
@@ -47,11 +47,12 @@ def load(name: str) -> Environment:
     Args:
         name: a control task, one of the sanity set, or a module that Python can import (the working folder counts), a colon and the name
             of an ``Environment`` in it; what comes back bears that name. The module is imported, nothing in it is called: runs and bundles
-            name environments too, and they may come from anywhere. ``NAME-frames4`` stacks the last four observations of any of them.
+            name environments too, and they may come from anywhere. ``NAME-frames4`` stacks the last four observations of any of them;
+            ``gym:ID`` is Gymnasium's of that ID.
 
     Raises:
         InvalidInput: there is none, or what the module holds is none.
-        Unsupported: "gym:…".
+        Unsupported: a Gymnasium environment with other spaces than vectors of numbers.
     """
     base, count = frames.named(name)
     if count > 1 or base != name:
@@ -68,7 +69,7 @@ def load(name: str) -> Environment:
 def _own(module: str, attribute: str) -> Environment:
     where = f"{module}:{attribute}"
     if module == "gym":
-        raise Unsupported(f"{where}: an environment here is a function of its state, and Gymnasium's keep theirs to themselves")
+        return gym.wrap(attribute)
     if not module or not all(part.isidentifier() for part in [*module.split("."), attribute]):
         raise InvalidInput(f"{where!r} names no environment of your own: write my_module:MY_ENVIRONMENT, without .py and slashes")
     held = getattr(_import(module, where), attribute, None)

@@ -39,6 +39,7 @@ class Environment:
         agents: agents that share a row's state: observation, action, reward, cost and terminated are (n, agents, …) where there are
             several.
         dynamics: the scalar functions that the three are made of, if they are.
+        pure: all that changes is in the state, so that it can be saved and put back; of Gymnasium's environments it is not.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Environment:
     random_steps: bool = False
     agents: int = 1
     dynamics: Dynamics | None = None
+    pure: bool = True
 
     @staticmethod
     def of_scalars(

@@ -128,7 +128,7 @@ class Plant:
         return {"next_episode": np.array([self._next_episode])} | {name: getattr(self, name).copy() for name in _STATE}
 
     def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what ``save_state`` gave.
+        """Go on from what ``save_state`` gave; an environment that is not pure starts the next episodes.
 
         Raises:
             InvalidInput: an array is missing or has another shape.
@@ -138,6 +138,8 @@ class Plant:
                 raise InvalidInput(f"the plant's saved {name} is missing or was saved for another number of rows than {self.n}")
             setattr(self, name, arrays[name].copy())
         self._next_episode = int(arrays["next_episode"][0])
+        if not self.environment.pure:
+            self._start(np.arange(self.n))
 
     def _observe(self, state: Floats) -> Ints:
         observation, _, invalid = self.environment.contract.observe(self.environment.observe(state))

@@ -52,7 +52,7 @@ def save(learner: Learner, path: str | os.PathLike[str], beside: Mapping[str, An
         "shield": [dict(stage) for stage in learner.shield.specification],
         "settings": learner.settings.to_dict(),
         "state": learner_state.values_of(learner),
-        "exact": True,  # every environment here keeps its state in arrays, and they are all in this file
+        "exact": learner.environment.pure,  # then its state is in arrays, and they are all in this file
         "bits_depend_on": learner_state.bits_depend_on(learner),
         "beside": dict(beside or {}),
     }

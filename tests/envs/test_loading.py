@@ -11,7 +11,7 @@ import pytest
 
 from puffer_edge import envs
 from puffer_edge.envs.check import check
-from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.errors import InvalidInput
 
 OWN = """
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
@@ -115,8 +115,3 @@ def test_what_is_wrong_with_the_module_is_said(module: str, tmp_path: Path) -> N
     (tmp_path / f"{module}_c.py").write_text("1 / 0")
     with pytest.raises(InvalidInput, match="importing the module raised ZeroDivisionError: division by zero"):
         envs.load(f"{module}_c:MINE")
-
-
-def test_gymnasium_ids_are_told_why() -> None:
-    with pytest.raises(Unsupported, match="gym:CartPole-v1: an environment here is a function of its state"):
-        envs.load("gym:CartPole-v1")
