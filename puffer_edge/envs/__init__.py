@@ -22,6 +22,7 @@ _AROUND = (
     "entries",
     "environment",
     "frames",
+    "gym",
     "native",
     "plant",
     "rewire",
