@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
+from puffer_edge.train import native
 from puffer_edge.train.native import build
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +100,7 @@ def test_an_editable_install_builds_the_libraries_in_the_tree(built: tuple[set[s
     script = "from puffer_edge.train import native; print(native.why_not(), native.load().pe_native_version(), native.HERE)"
     answer = subprocess.run([str(home / "bin" / "python"), "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.split() == ["1", str(tree / "puffer_edge" / "train" / "native")]
+    assert answer.stdout.split() == [str(native.VERSION), str(tree / "puffer_edge" / "train" / "native")]
 
 
 def test_installed_wheel_finds_its_data(built: tuple[set[str], Path, Path], tmp_path: Path) -> None:

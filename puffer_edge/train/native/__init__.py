@@ -12,7 +12,7 @@ from puffer_edge.errors import Unsupported
 from puffer_edge.train.native import structs
 from puffer_edge.train.native.build import VARIANTS, library, variants
 
-VERSION = 1
+VERSION = 2
 """``PE_NATIVE_VERSION`` of the libraries that this code speaks with."""
 HERE = Path(__file__).parent
 BUILD = "python -m puffer_edge.train.native.build"
@@ -60,7 +60,7 @@ def _open(path: Path) -> Any:
     """A library whose versions are ours, its functions declared.
 
     Raises:
-        Unsupported: it does not load, or its version is another.
+        Unsupported: it does not load, or its version is another, or it lacks a function.
     """
     try:
         found = ctypes.CDLL(str(path))
@@ -86,7 +86,9 @@ def _open(path: Path) -> Any:
         "pe_native_functions": (None, (i64, *[p] * 6)),
     }
     for name, (result, arguments) in signatures.items():
-        function = getattr(found, name)
+        function = getattr(found, name, None)
+        if function is None:
+            raise Unsupported(f"{path.name} lacks {name}, though its version is {version}; build it again: {BUILD}")
         function.restype, function.argtypes = result, arguments
     return found
 

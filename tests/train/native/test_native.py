@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,8 +266,16 @@ def test_what_it_does_not_take_is_refused_before_c_is_called(folder: Path, tmp_p
     build.library("portable", tmp_path).write_bytes(b"not a library")
     with pytest.raises(Unsupported, match="does not load"):
         native.load("portable", tmp_path)
+    lacking = tmp_path / "lacking"
+    lacking.mkdir()
+    (lacking / "old.c").write_text(f"int pe_native_version(void) {{ return {native.VERSION}; }}")
+    compiler, made = build.compiler() or [], build.library("portable", lacking)
+    subprocess.run([*compiler, "-shared", "-fPIC", str(lacking / "old.c"), "-o", str(made)], check=True)
+    with pytest.raises(Unsupported, match="lacks pe_engine_new, though its version is"):
+        native.load("portable", lacking)
+    version = native.VERSION
     monkeypatch.setattr(native, "VERSION", 99)
     native._load.cache_clear()
-    with pytest.raises(Unsupported, match="has version 1, this code speaks 99"):
+    with pytest.raises(Unsupported, match=f"has version {version}, this code speaks 99"):
         native.load("portable", folder)
     native._load.cache_clear()

@@ -12,33 +12,40 @@
 #define TILE_VECS 2
 #endif
 
+/* Unrolled, a tile's sums stay in registers: without it the product is three times slower. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* One tile: C (rows, vecs) = [C or bias or 0] + A · B. Each element is a chain of additions in the order of k, whatever the tile's size,
  * so that a row's result does not depend on the rows beside it. */
 INLINE void tile(const int rows, const int vecs, int k_count, const real *a, ptrdiff_t a_row, ptrdiff_t a_k, const real *b, ptrdiff_t b_k, real *c,
                  ptrdiff_t c_row, const int add, const real *bias)
 {
     vec sum[TILE_ROWS][TILE_VECS];
-#pragma GCC unroll 16
+UNROLL
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+UNROLL
         for (int j = 0; j < vecs; j++)
             sum[i][j] = add ? load(c + i * c_row + j * LANES) : bias ? load(bias + j * LANES) : all(0);
     for (int k = 0; k < k_count; k++) {
         vec right[TILE_VECS];
-#pragma GCC unroll 4
+UNROLL
         for (int j = 0; j < vecs; j++)
             right[j] = load(b + k * b_k + j * LANES);
-#pragma GCC unroll 16
+UNROLL
         for (int i = 0; i < rows; i++) {
             vec left = all(a[i * a_row + k * a_k]);
-#pragma GCC unroll 4
+UNROLL
             for (int j = 0; j < vecs; j++)
                 sum[i][j] += left * right[j];
         }
     }
-#pragma GCC unroll 16
+UNROLL
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
+UNROLL
         for (int j = 0; j < vecs; j++)
             store(c + i * c_row + j * LANES, sum[i][j]);
 }
