@@ -15,7 +15,7 @@ from puffer_edge.train.native.build import VARIANTS, library, variants
 VERSION = 2
 """``PE_NATIVE_VERSION`` of the libraries that this code speaks with."""
 HERE = Path(__file__).parent
-BUILD = "python -m puffer_edge.train.native.build"
+BUILD = "python -m puffer_edge.train.native"
 
 
 def why_not() -> str:

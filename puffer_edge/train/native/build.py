@@ -1,6 +1,6 @@
 """Builds the native trainer: one library an instruction set, from the C beside this file.
 
-Run as ``python -m puffer_edge.train.native.build``; the package's own build runs it too. Vector width and instruction set belong
+Run as ``python -m puffer_edge.train.native``; the package's own build runs it too. Vector width and instruction set belong
 together: vectors of 64 bytes on AVX2 ran twenty times slower. Nothing here reorders sums (-ffast-math) or forgets NaN.
 """
 
@@ -11,7 +11,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -76,10 +75,3 @@ def main() -> None:
     """Build every variant beside this file."""
     for variant in variants():
         print(f"native trainer: {build(variant, Path(__file__).parent).name}")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except RuntimeError as error:
-        sys.exit(f"error: {error}")
