@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -139,6 +140,11 @@ class PPOSettings:
         if unknown:
             raise InvalidInput(f"PPO has no setting {', '.join(unknown)}: it has {', '.join(known)}")
         return PPOSettings(**values)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_whole(value: Any) -> bool:

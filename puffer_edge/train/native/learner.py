@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +19,7 @@ from puffer_edge.policy import Normalizer
 from puffer_edge.spaces import Floats
 from puffer_edge.train.native import structs, why_not
 from puffer_edge.train.native.engine import Engine, Shape, fill
-from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings import PPOSettings, cores
 
 SHARED_WORK = 4_000_000
 """Samples of a minibatch times parameters, from which on several threads share it."""
@@ -52,11 +51,6 @@ def obstacle(environment: Environment, settings: PPOSettings) -> str:
     if environment.scalars is None:
         return f"{environment.name} is not written as scalar functions (Environment.of_scalars)"
     return why_not() or ("" if available() else "numba is not installed (extra 'train')")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_for(shape: Shape, settings: PPOSettings) -> int:
