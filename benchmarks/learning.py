@@ -35,7 +35,8 @@ Written by `benchmarks/learning.py`; nothing stands here that was not measured, 
 Every number is a mean return over {episodes} fresh episodes, none of which any choice was made by, of the policy that a training keeps: its
 deterministic head, as it would be deployed. *Integer* is the int8 program behind the environment's shield, on the same start states as
 *float*, *16×8* the int16x8 one. The interquartile mean leaves out a quarter of the trainings at each end; its 95 % interval is a bootstrap
-over trainings (Agarwal et al., 2021), and of five trainings it is a rough one. Seconds are wall time with all evaluations; other work may have been going on.
+over trainings (Agarwal et al., 2021), and of five trainings it is a rough one. Seconds are wall time with all evaluations; other work may
+have been going on.
 
     python benchmarks/learning.py --seeds {seeds}
 
