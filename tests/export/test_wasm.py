@@ -212,7 +212,7 @@ RAN = """(async () => {
 DISTURB = """(async () => {
   const page = await (await import('./page.mjs')).demo;
   const [push, missed, invalid, noise] = document.querySelectorAll('#push input, #faults input');
-  for (const [input, value] of [[push, 4], [missed, 0.3], [invalid, 0.05], [noise, 0.02]]) {
+  for (const [input, value] of [[push, 4], [missed, 0.3], [invalid, 0.2], [noise, 0.02]]) {
     input.value = value;
     input.dispatchEvent(new Event('input'));
   }
@@ -247,7 +247,8 @@ def compare(bundle: Bundle, csv: str) -> None:
     assert header == "tick,flags,position,velocity,angle,angular_velocity,force_raw,force_applied,outcome,state"
     assert len(rows) > 120 and rows[0, 1] & protocol.STEP_RESET
     flags, seen = rows[:, 1], rows[:, 2 : 2 + n]
-    assert {0, protocol.STEP_MISSED, protocol.STEP_INVALID} <= set((flags & ~protocol.STEP_RESET).tolist())
+    met = set((flags & ~protocol.STEP_RESET).tolist())  # the page draws them at random: one tick may bear both
+    assert 0 in met and any(f & protocol.STEP_MISSED for f in met) and any(f & protocol.STEP_INVALID for f in met)
     runner = Runner(bundle.image.program, bundle.image.shield)
     for k, row in enumerate(rows):
         tick = runner.tick(seen[k : k + 1].astype(np.int32), int(flags[k]))
