@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,10 @@ from puffer_edge.spaces import Bools, Floats
 
 if TYPE_CHECKING:
     from puffer_edge.envs.native import Native
+
+
+PATIENCE = 200_000
+"""Rows that plain Python serves before numba is imported for the others."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,19 @@ class Dynamics:
         return native.compile_dynamics(self) if native.available() else None
 
     @cached_property
+    def _asked(self) -> list[int]:
+        """How many rows plain Python has served."""
+        return [0]
+
+    def _fast(self, count: int) -> Native | None:
+        """The compiled functions where they pay; None: plain Python serves these rows, with the same bits.
+
+        Importing numba and compiling cost what some hundred thousand rows do in Python: an export asks for fewer, a training has it loaded.
+        """
+        self._asked[0] += count
+        return self.native if "numba" in sys.modules or self._asked[0] > PATIENCE else None
+
+    @cached_property
     def plain(self) -> tuple[rows.Loop, rows.Loop, rows.Loop]:
         """Loops in plain Python: reset, step, observe."""
         return (
@@ -96,8 +114,8 @@ class Dynamics:
         """(n, n_observation) what is seen in (n, S) states; (n, agents, n_observation) with several agents."""
         state = np.ascontiguousarray(state, np.float64)
         observation = np.zeros((len(state), self.agents, self.n_observation))
-        if self.native is not None:
-            self.native.observe(state, observation)
+        if (fast := self._fast(len(state))) is not None:
+            fast.observe(state, observation)
         else:
             with np.errstate(all="ignore"):
                 self.plain[2](state, observation)
@@ -133,15 +151,15 @@ class Dynamics:
         return (following, reward[:, 0], cost[:, 0], ended[:, 0]) if self.agents == 1 else (following, reward, cost, ended)
 
     def _reset(self, *arguments: Any) -> None:
-        if self.native is not None:
-            self.native.reset(*arguments)
+        if (fast := self._fast(len(arguments[2]))) is not None:
+            fast.reset(*arguments)
         else:
             with np.errstate(all="ignore"):  # as compiled code does
                 self.plain[0](*arguments)
 
     def _step(self, *arguments: Any) -> None:
-        if self.native is not None:
-            self.native.step(*arguments)
+        if (fast := self._fast(len(arguments[2]))) is not None:
+            fast.step(*arguments)
         else:
             with np.errstate(all="ignore"):
                 self.plain[1](*arguments)

@@ -137,13 +137,13 @@ def wrap(identity: str) -> Environment:
         InvalidInput: there is none of that ID, or it has more channels than a contract holds.
         Unsupported: its spaces are not a vector of numbers and a Discrete, MultiDiscrete or bounded Box.
     """
-    import_error = "its observations must be a Box of numbers, its actions a Discrete, MultiDiscrete or bounded Box"
+    wanted = "its observations must be a Box of numbers, its actions a Discrete, MultiDiscrete or bounded Box"
     env = make(identity)
     from gymnasium import spaces
 
     seen, acted = env.observation_space, env.action_space
     if not isinstance(seen, spaces.Box) or not isinstance(acted, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
-        raise Unsupported(f"{identity} has {seen} and {acted}: {import_error}")
+        raise Unsupported(f"{identity} has {seen} and {acted}: {wanted}")
     if isinstance(acted, spaces.Box) and not acted.is_bounded():
         raise Unsupported(f"{identity} has actions without bounds, {acted}: a contract needs them")
     actions, levels, head = _actions(acted)

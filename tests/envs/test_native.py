@@ -204,3 +204,14 @@ def test_nan_goes_through_and_does_not_hang() -> None:
         state[1] = np.inf
         following, *_ = environment.step(state, np.zeros((2, 1)))
         assert not np.isfinite(following).all(-1).any(), name
+
+
+def test_few_rows_load_no_numba_and_many_do() -> None:
+    """An export asks for some ten thousand rows: importing numba would take longer than they do."""
+    script = (
+        "import sys, numpy as np; from puffer_edge import envs; from puffer_edge.envs import dynamics; from puffer_edge.envs.draw import Draws;"
+        "e = envs.load('pendulum'); few = e.observe(e.reset(Draws.of_episodes(0, np.arange(50)))); assert 'numba' not in sys.modules;"
+        "dynamics.PATIENCE = 100; many = e.observe(e.reset(Draws.of_episodes(0, np.arange(50)))); assert 'numba' in sys.modules;"
+        "assert np.array_equal(few, many)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
