@@ -28,6 +28,7 @@ _AROUND = (
     "rewire",
     "rows",
     "scalar",
+    "world",
 )
 """Files of this folder that are no environment, but what is put around one, or what it is made of."""
 

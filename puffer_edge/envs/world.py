@@ -1,0 +1,72 @@
+"""Worlds: rows of environments that live somewhere, in this process or in others, behind one face that a plant steps.
+
+A row of a world is one environment with its agents, A of them; from outside rows are environment × agent. Two kinds exist: functions of a
+state (``Environment``), and ``Living`` environments, which go forward only: Gymnasium's, PettingZoo's, a simulator of your own.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from puffer_edge.spaces import Bools, Floats
+
+
+class Living(Protocol):
+    """One environment that lives: it can be started and stepped, not put back. All arrays are written in place.
+
+    ``seen`` is (A, n) float64 in the contract's units, ``reward`` and ``cost`` (A,), ``terminated`` and ``alive`` (A,) bool, ``allowed``
+    (A, n_outputs) bool: the choices that may be taken next, all True where the environment has no notion of it.
+    """
+
+    def reset(self, seed: int, seen: Floats, allowed: Bools) -> None:
+        """Start an episode."""
+        ...
+
+    def step(self, action: Floats, seen: Floats, reward: Floats, cost: Floats, terminated: Bools, alive: Bools, allowed: Bools) -> bool:
+        """One step of (A, m) physical actions; whether a clock of its own ended the episode.
+
+        ``alive`` says which agents acted in this step. One that did not gets reward 0, cost 0 and terminated True, its action is not looked
+        at, and it may act again later. The episode is over when all have terminated, or at the clock.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+class World(Protocol):
+    """N environments side by side.
+
+    Attributes:
+        seen: (N, A, n) float64 what each agent sees now: after ``step`` the true observation that followed, before any new start.
+        reward: (N, A) of the last step.
+        cost: (N, A).
+        terminated: (N, A) bool.
+        cut: (N,) bool: a clock of the environment's own ended the episode in the last step.
+        alive: (N, A) bool: who acted in the last step.
+        allowed: (N, A, n_outputs) bool, the choices that may be taken next; None where there is no notion of it.
+    """
+
+    seen: Floats
+    reward: Floats
+    cost: Floats
+    terminated: Bools
+    cut: Bools
+    alive: Bools
+    allowed: Bools | None
+
+    def start(self, rows: npt.NDArray[np.int64], seed: int, episodes: npt.NDArray[np.int64]) -> None:
+        """Start these rows in these episodes of a seed: equal seed and episode, equal start."""
+        ...
+
+    def step(self, action: Floats) -> None:
+        """One step of every row: (N, A, m) physical actions."""
+        ...
+
+    def close(self) -> None:
+        """Give back processes and memory."""
+        ...
