@@ -21,7 +21,7 @@ from puffer_edge.errors import BundleError, InvalidInput
 from puffer_edge.files import write_atomic
 from puffer_edge.intake.archives import mib
 from puffer_edge.train import learner_state
-from puffer_edge.train.loop import Learner
+from puffer_edge.train.loop import Learner, NetworkMaker
 from puffer_edge.train.settings import PPOSettings
 
 FORMAT = 2
@@ -51,6 +51,7 @@ def save(learner: Learner, path: str | os.PathLike[str], beside: Mapping[str, An
         "seed": learner.seed,
         "shield": [dict(stage) for stage in learner.shield.specification],
         "settings": learner.settings.to_dict(),
+        "network": type(learner.net).__name__ if learner.network else "",
         "state": learner_state.values_of(learner),
         "exact": learner.environment.pure,  # then its state is in arrays, and they are all in this file
         "bits_depend_on": learner_state.bits_depend_on(learner),
@@ -59,14 +60,16 @@ def save(learner: Learner, path: str | os.PathLike[str], beside: Mapping[str, An
     write(path, learner_state.arrays_of(learner) | {f"beside.{key}": value for key, value in (arrays or {}).items()}, manifest)
 
 
-def load(kind: type[AnyLearner], path: str | os.PathLike[str], environment: Environment | None = None) -> AnyLearner:
+def load(
+    kind: type[AnyLearner], path: str | os.PathLike[str], environment: Environment | None = None, network: NetworkMaker | None = None
+) -> AnyLearner:
     """Read what ``save`` wrote.
 
     Raises:
         InvalidInput: there is no such file, or no such environment.
         BundleError: the file is damaged, from another version, another algorithm, another environment or another contract.
     """
-    return restore(kind, path, *read(path), environment=environment)
+    return restore(kind, path, *read(path), environment=environment, network=network)
 
 
 def restore(
@@ -76,6 +79,7 @@ def restore(
     arrays: Mapping[str, Any],
     environment: Environment | None = None,
     settings: PPOSettings | None = None,
+    network: NetworkMaker | None = None,
 ) -> AnyLearner:
     """A learner from what ``read`` gave.
 
@@ -86,6 +90,7 @@ def restore(
         arrays: of the file.
         environment: in place of the one of that name.
         settings: in place of the file's; networks and rows must stay.
+        network: makes the network of your own that the file is of.
 
     Raises:
         InvalidInput, BundleError: as ``load``.
@@ -102,7 +107,11 @@ def restore(
         if chosen.engine not in ("auto", engine):
             raise BundleError(f"{where} was written by the {engine} engine, the settings ask for {chosen.engine}: only the same one goes on exactly")
         chosen = replace(chosen, engine=engine)
-        learner = kind(environment or theirs["name"], chosen, seed=manifest["seed"], shield=manifest["shield"])
+        own = manifest.get("network", "")
+        if bool(own) != (network is not None):
+            way = f"give network=, which makes a {own}" if own else "it has the package's own networks: leave out network="
+            raise BundleError(f"{where} cannot be loaded like that: {way}")
+        learner = kind(environment or theirs["name"], chosen, seed=manifest["seed"], shield=manifest["shield"], network=network)
         ours = learner_state.identity(learner.environment)
         if ours["contract"] != theirs["contract"]:
             raise BundleError(f"{where} was written for another contract than that of {ours['name']} now")

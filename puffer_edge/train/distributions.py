@@ -29,6 +29,10 @@ class Categorical:
         noise = rng.gumbel(size=tuple(self.logits.shape)).astype(np.float32)
         return torch.argmax(self.logits + torch.from_numpy(noise), -1)
 
+    def mode(self) -> torch.Tensor:
+        """(B,) likeliest choices."""
+        return torch.argmax(self.logits, -1)
+
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,) log-probability of (B,) choices."""
         return torch.log_softmax(self.logits, -1).gather(-1, action[:, None])[:, 0]
@@ -60,6 +64,10 @@ class Choices:
         """(B, groups) int64 choices."""
         return torch.stack([group.sample(rng) for group in self.groups], -1)
 
+    def mode(self) -> torch.Tensor:
+        """(B, groups) likeliest choices."""
+        return torch.stack([group.mode() for group in self.groups], -1)
+
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,) log-probability of (B, groups) choices."""
         return torch.stack([group.log_prob(chosen) for group, chosen in zip(self.groups, action.unbind(-1))]).sum(0)
@@ -80,6 +88,10 @@ class Gaussian:
 
     mean: torch.Tensor
     log_std: torch.Tensor
+
+    def mode(self) -> torch.Tensor:
+        """(B, m) means."""
+        return self.mean
 
     def sample(self, rng: np.random.Generator) -> torch.Tensor:
         """(B, m) float32 samples."""
@@ -118,6 +130,10 @@ class StateDependent:
         """(B, m) standard deviation of the action over all matrices."""
         return (self.features.square() @ (2 * self.log_std).exp() + 1e-6).sqrt()
 
+    def mode(self) -> torch.Tensor:
+        """(B, m) means."""
+        return self.mean
+
     def sample(self, noise: np.random.Generator | FloatArray) -> torch.Tensor:
         """(B, m) float32 samples, with (B, F, m) held matrices, or with one drawn for each row."""
         if isinstance(noise, np.random.Generator):
@@ -132,6 +148,10 @@ class StateDependent:
     def entropy(self) -> torch.Tensor:
         """(B,) differential entropy in nats."""
         return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+Distribution = Categorical | Choices | Gaussian | StateDependent
+"""What a network gives for its observations."""
 
 
 class HeldNoise:

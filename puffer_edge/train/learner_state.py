@@ -94,6 +94,7 @@ def bits_depend_on(learner: Learner) -> dict[str, Any]:
     """
     return {
         "engine": "native" if learner.native else "torch",
+        "kernels": "native" if learner.native else learner.kernels,
         "instruction_set": learner.native.variant if learner.native else torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "threads": "any" if learner.native else 1,  # ``Learner.learn`` sets it for torch

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from puffer_edge import __version__, envs
+from puffer_edge.contract import Contract
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
 from puffer_edge.integer.shield import Shield
-from puffer_edge.policy import Head, Policy
+from puffer_edge.policy import AnyLayer, Head, Policy
 from puffer_edge.spaces import Floats
-from puffer_edge.train.distributions import Categorical, Choices, Gaussian, HeldNoise, StateDependent
-from puffer_edge.train.native.learner import Experience, NativeEngine
+from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
+from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.normalize import Moments, RewardScale
 from puffer_edge.train.rollout import Rollout
@@ -54,6 +56,7 @@ class Progress:
     metrics: Mapping[str, float]
 
 
+NetworkMaker = Callable[[Contract, PPOSettings], nn.Module]
 Callback = Callable[[Progress], "bool | None"]
 
 
@@ -65,9 +68,13 @@ class Learner:
         settings: None takes the environment's preset.
         seed: of weights, action noise, minibatches and episodes, each with a stream of its own.
         shield: True trains behind the environment's default shield, False behind none, a specification behind that.
+        network: makes a module of your own in the place of ``ActorCritic``, from contract and settings; it trains on the torch engine. Its
+            ``forward`` takes (B, n_observations) normalised observations and gives a ``Distribution`` and (B,) values; ``layers()``, if it
+            has it, gives the actor as layers of a ``Policy``: what has none can be trained and asked, not deployed.
 
     Attributes:
         steps: environment steps done.
+        kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
         control: what the KL steers: the weight of its penalty, and a factor on the learning rate.
         last_good: the policy after the last update whose numbers were all finite.
 
@@ -85,6 +92,7 @@ class Learner:
         *,
         seed: int = 0,
         shield: bool | Sequence[Mapping[str, Any]] = True,
+        network: NetworkMaker | None = None,
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InvalidInput(f"a seed is a whole number that is not negative, not {seed!r}")
@@ -95,8 +103,8 @@ class Learner:
         self.shield = Shield.build(self.environment.contract, specification)
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
         contract, s = self.environment.contract, self.settings
-        with _one_thread():
-            self.net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(weights), s.exploration, s.shared)
+        self.network = network
+        self.net, self.kernels = self._networks(weights)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=s.learning_rate, eps=1e-5, fused=True)
         self.native = self._native(episodes)
         self.plant = None if self.native else Plant(self.environment, s.rows, episodes, self.shield)
@@ -117,6 +125,18 @@ class Learner:
         self._offset = np.array([(c.high + c.low) / 2 for c in channels])
         self.refresh()
 
+    def _networks(self, seed: int) -> tuple[nn.Module, str]:
+        """Actor and critic with weights of a seed, and what will compute them on the torch engine."""
+        contract, s = self.environment.contract, self.settings
+        with _one_thread():
+            if self.network is not None:
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed)
+                    return self.network(contract, s), "torch"
+            net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(seed), s.exploration, s.shared)
+        net.kernels = kernels_for(contract, s) if s.engine != "native" else None
+        return net, net.kernels.variant if net.kernels else "torch"
+
     def _native(self, seed: int) -> NativeEngine | None:
         """The native engine, where the settings want it and it can serve; ``engine_note`` says why not."""
         self.engine_note = ""
@@ -125,6 +145,8 @@ class Learner:
         try:
             if not self.can_native:
                 raise Unsupported(f"{self.name} has no native form")
+            if not isinstance(self.net, ActorCritic):
+                raise Unsupported("a network of your own is torch's")
             return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
         except (Unsupported, MissingExtra) as error:
             if self.settings.engine == "native":
@@ -140,7 +162,8 @@ class Learner:
     def refresh(self) -> None:
         """Take the moments as they are now into the normaliser, and the policy as it is now for good."""
         self._normalizer = (self.moments if self.settings.normalize_observation else Moments(self.moments.mean.shape)).normalizer()
-        self.last_good = self.policy()
+        if self.deployable:
+            self.last_good = self.policy()
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Learn from one rollout; returns statistics by name."""
@@ -205,18 +228,37 @@ class Learner:
             (N, m) or (m,) physical actions, and the state: the pair of Stable-Baselines3.
         """
         x = np.asarray(observation, np.float64)
-        if deterministic:
+        if deterministic and self.deployable:
             return self.policy().act(x), None
         with torch.inference_mode():
-            action = self.net.distribution(self.inputs(np.atleast_2d(x))).sample(self.noise_rng).numpy()
+            policy = self._distribution(np.atleast_2d(x))
+            action = (policy.mode() if deterministic else policy.sample(self.noise_rng)).numpy()
         return self.physical(action).reshape(*x.shape[:-1], -1), None
+
+    def _distribution(self, observation: Floats) -> Distribution:
+        """The policy at (B, n) physical observations."""
+        inputs = self.inputs(observation)
+        if isinstance(self.net, ActorCritic):
+            return self.net.distribution(inputs)
+        policy: Distribution = self.net(inputs)[0]
+        return policy
+
+    @property
+    def deployable(self) -> bool:
+        """Whether the network says what its layers are."""
+        return hasattr(self.net, "layers")
 
     def policy(self) -> Policy:
         """The deployable actor as it is now.
 
         Raises:
             InvalidInput: a weight is NaN or infinite.
+            Unsupported: the network is one of your own, and has no ``layers``.
         """
+        layers: Callable[[], tuple[AnyLayer, ...]] | None = getattr(self.net, "layers", None)
+        if layers is None:
+            kind = type(self.net).__name__
+            raise Unsupported(f"{kind} cannot be deployed: give it layers(), the actor as a tuple of what puffer_edge.policy calls layers")
         contract = self.environment.contract
         origin = {
             "environment": self.environment.name,
@@ -226,7 +268,7 @@ class Learner:
             "shield": [dict(stage) for stage in self.shield.specification],
             "versions": {"puffer_edge": __version__, "torch": torch.__version__, "numpy": np.__version__},
         }
-        return Policy(contract, self.net.layers(), self._normalizer, Head(contract.head, self._scale, self._offset), origin)
+        return Policy(contract, layers(), self._normalizer, Head(contract.head, self._scale, self._offset), origin)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything that ``load`` needs to go on to the same bits, as one safetensors file."""
@@ -235,8 +277,8 @@ class Learner:
         checkpoint.save(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], environment: Environment | None = None) -> Learner:
-        """Read what ``save`` wrote; the environment is looked up by name unless given.
+    def load(cls, path: str | os.PathLike[str], environment: Environment | None = None, network: NetworkMaker | None = None) -> Learner:
+        """Read what ``save`` wrote; the environment is looked up by name unless given, a network of your own must be given.
 
         Raises:
             InvalidInput: there is no such file, or no such environment.
@@ -244,7 +286,7 @@ class Learner:
         """
         from puffer_edge.train import checkpoint
 
-        return checkpoint.load(cls, path, environment)
+        return checkpoint.load(cls, path, environment, network)
 
     def _collect(self) -> Rollout | Experience:
         if self.native is None:
@@ -263,7 +305,7 @@ class Learner:
         observation = self.environment.contract.physical_observation(plant.last)
         for t in range(self.settings.horizon):
             with torch.inference_mode():
-                action = self._sample(self.net.distribution(self.inputs(observation)))
+                action = self._sample(self._distribution(observation))
             lengths = plant.elapsed + 1
             step = plant.step(self.physical(action))
             rollout.write(t, observation, action, step)
@@ -279,7 +321,7 @@ class Learner:
             raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
         return rollout
 
-    def _sample(self, policy: Categorical | Choices | Gaussian | StateDependent) -> npt.NDArray[Any]:
+    def _sample(self, policy: Distribution) -> npt.NDArray[Any]:
         """(N,) choices or (N, m) outputs for the rows of the rollout."""
         if self.held_noise is not None and isinstance(policy, StateDependent):
             sampled = policy.sample(self.held_noise.step(self.noise_rng))
@@ -296,7 +338,7 @@ class Learner:
         if bad:
             raise Diverged(
                 f"the training diverged at step {self.steps}: {', '.join(bad)} is NaN or infinite; "
-                f"the policy of step {self.last_good.origin['steps']} is kept; try a lower learning_rate than {self.settings.learning_rate:g}"
+                f"{self._kept()}; try a lower learning_rate than {self.settings.learning_rate:g}"
             )
         seen = rollout.observation.reshape(-1, rollout.observation.shape[-1])
         if self.native is not None:
@@ -304,6 +346,9 @@ class Learner:
         else:
             self.moments.update(seen)
         self.refresh()
+
+    def _kept(self) -> str:
+        return f"the policy of step {self.last_good.origin['steps']} is kept" if self.deployable else "nothing of it is kept"
 
     def _metrics(self, rollout: Rollout | Experience, statistics: Mapping[str, float], rate: float) -> dict[str, float]:
         nan = float("nan")

@@ -14,6 +14,7 @@ MAX_SAMPLES = 2**26
 """Of one update: some GiB of memory already."""
 CHOICES = {
     "engine": ("auto", "native", "torch"),
+    "kernels": ("auto", "native", "torch"),
     "activation": ("relu", "tanh"),
     "schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
@@ -33,8 +34,10 @@ class PPOSettings:
 
     engine: str = "auto"
     """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
+    kernels: str = "auto"
+    """Of the torch engine: forward and backward passes in C under autograd ("native"), by torch's modules, or "auto": in C where they can."""
     threads: int = 0
-    """Of the native engine; 0: all cores, or one for small minibatches. The bits do not depend on them."""
+    """Of the native engine and kernels; 0: all cores, or one for small minibatches. The bits do not depend on them."""
     steps: int = 200_000
     """Environment steps of a whole training; the learning rate falls to zero over them."""
     rows: int = 16

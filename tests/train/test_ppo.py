@@ -30,11 +30,8 @@ class Fixed:
     def __init__(self, logits: Any, value: Any) -> None:
         self.logits, self._value = logits, value
 
-    def distribution(self, inputs: Any) -> Categorical:
-        return Categorical(self.logits)
-
-    def value(self, inputs: Any) -> Any:
-        return self._value
+    def __call__(self, inputs: Any) -> tuple[Categorical, Any]:
+        return Categorical(self.logits), self._value
 
 
 def test_the_loss_is_equation_9() -> None:

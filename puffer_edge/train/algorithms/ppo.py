@@ -31,7 +31,6 @@ from torch import nn
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.loop import Learner
 from puffer_edge.train.native.learner import Experience
-from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 
@@ -95,13 +94,13 @@ class Weights:
     kl: float = 0.0
 
 
-def loss(net: ActorCritic, batch: Batch, settings: PPOSettings, weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
+def loss(net: nn.Module, batch: Batch, settings: PPOSettings, weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
     """What a gradient step minimises, −L of eq. 9; advantages are taken as they are.
 
     Returns:
         the loss; (5,) ``STATISTICS``, detached.
     """
-    policy = net.distribution(batch.inputs)
+    policy, value = net(batch.inputs)
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio, advantage = log_ratio.exp(), batch.advantage
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
@@ -109,7 +108,7 @@ def loss(net: ActorCritic, batch: Batch, settings: PPOSettings, weights: Weights
     if settings.dual_clip is not None:
         objective = torch.where(advantage < 0, torch.max(objective, settings.dual_clip * advantage), objective)
     policy_loss = -objective.mean()
-    value_loss = critic_loss(net.value(batch.inputs), batch, settings)
+    value_loss = critic_loss(value, batch, settings)
     entropy, kl = policy.entropy().mean(), (ratio - 1 - log_ratio).mean()
     with torch.no_grad():
         clip_fraction = (ratio != clipped).float().mean()
@@ -221,10 +220,10 @@ class PPO(Learner):
         inputs = self.inputs(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
         action = torch.from_numpy(rollout.action.reshape(shape[0] * shape[1], *rollout.action.shape[2:]).copy())
         with torch.no_grad():
-            log_prob = self.net.distribution(inputs).log_prob(action)
-            value = self.net.value(inputs).double().numpy().reshape(shape)
+            policy, value_of = self.net(inputs)
+            log_prob, value = policy.log_prob(action), value_of.double().numpy().reshape(shape)
             final_inputs = self.inputs(rollout.final_observation.reshape(-1, rollout.observation.shape[-1]))
-            final_value = self.net.value(final_inputs).double().numpy().reshape(shape)
+            final_value = self.net(final_inputs)[1].double().numpy().reshape(shape)
         reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward
         advantage, returns = advantages(reward, value, final_value, rollout.terminated, rollout.truncated, settings.discount, settings.trace_decay)
         spread = float(returns.var())

@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.train.native.engine import Engine
-from puffer_edge.train.nets.actor_critic import ActorCritic
 
 
 class MLPFunction(torch.autograd.Function):
@@ -63,12 +62,6 @@ def outputs(engine: Engine, flat: torch.Tensor, parameters: Sequence[torch.Tenso
         raise InvalidInput(f"the parameters are {given} numbers, the networks have {needed}")
     found: torch.Tensor = MLPFunction.apply(engine, flat, x, *parameters)  # type: ignore[no-untyped-call]
     return found
-
-
-def outputs_of(net: ActorCritic, engine: Engine, x: torch.Tensor) -> torch.Tensor:
-    """The same of an actor and a critic: ``net.actor(x)`` beside ``net.critic(x)``, with gradients for the parameters of both."""
-    own = sorted((p for p in net.parameters() if p is not getattr(net, "log_std", None)), key=torch.Tensor.data_ptr)
-    return outputs(engine, net.flat, own, x)
 
 
 def segments(engine: Engine) -> list[tuple[int, ...]]:

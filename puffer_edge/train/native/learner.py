@@ -49,8 +49,24 @@ def obstacle(environment: Environment, settings: PPOSettings) -> str:
     if why := shape_of(environment.contract, settings).why_not():
         return why
     if environment.scalars is None:
-        return f"{environment.name} is not written as scalar functions (Environment.of_scalars)"
+        return "it is not written as scalar functions (Environment.of_scalars)"
     return why_not() or ("" if available() else "numba is not installed (extra 'train')")
+
+
+def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
+    """What computes the torch engine's networks in C; None where torch's modules do, because they are asked for or nothing else can.
+
+    Raises:
+        Unsupported: the settings ask for native kernels, which cannot serve.
+    """
+    shape = shape_of(contract, settings)
+    modules = "amp" if settings.amp else "exploration 'state'" if settings.exploration != "independent" else ""
+    why = f"{modules} needs torch's modules" if modules else shape.why_not() or why_not()
+    if settings.kernels == "torch" or (why and settings.kernels == "auto"):
+        return None
+    if why:
+        raise Unsupported(f"there are no native kernels for this training: {why}")
+    return Engine(shape, settings.threads or threads_for(shape, settings))
 
 
 def threads_for(shape: Shape, settings: PPOSettings) -> int:

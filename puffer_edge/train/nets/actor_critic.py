@@ -11,7 +11,9 @@ from torch import nn
 
 from puffer_edge.contract import Contract
 from puffer_edge.policy import Layer
-from puffer_edge.train.distributions import Categorical, Choices, Gaussian, StateDependent
+from puffer_edge.train.distributions import Categorical, Choices, Distribution, Gaussian, StateDependent
+from puffer_edge.train.native import autograd
+from puffer_edge.train.native.engine import Engine
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -37,7 +39,10 @@ class ActorCritic(nn.Module):
 
     Attributes:
         flat: (size,) float32, all parameters.
+        kernels: what computes ``forward`` in the place of torch's modules, if it is there.
     """
+
+    kernels: Engine | None = None
 
     def __init__(
         self,
@@ -60,6 +65,8 @@ class ActorCritic(nn.Module):
         if contract.head not in ("discrete", "multi_discrete"):
             features = (hidden[-1],) if exploration == "state" else ()
             self.log_std = nn.Parameter(torch.full((*features, contract.n_actions), log_std))
+        self._inner: tuple[torch.Tensor, ...] = ()
+        """All parameters but the log standard deviation, in the order of the flat buffer."""
         self.flat = self._flatten()
 
     def _flatten(self) -> torch.Tensor:
@@ -79,18 +86,30 @@ class ActorCritic(nn.Module):
             old = getattr(module, name)
             setattr(module, name, nn.Parameter(flat[at : at + old.numel()].view(old.shape)))
             at += old.numel()
+        self._inner = tuple(getattr(module, name) for module, name in places if module is not self)
         return flat
 
-    def distribution(self, inputs: torch.Tensor) -> Categorical | Choices | Gaussian | StateDependent:
-        """The policy at (B, n_observations) normalised observations."""
+    def distribution(self, inputs: torch.Tensor) -> Distribution:
+        """The policy alone."""
+        if self.kernels is not None:
+            return self(inputs)[0]  # type: ignore[no-any-return]
+        if hasattr(self, "log_std") and self.log_std.dim() == 2:
+            features = self.actor[:-1](inputs)
+            return StateDependent(self.actor[-1](features), features.detach(), self.log_std)
+        return self._of(self.actor(inputs))
+
+    def forward(self, inputs: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
+        """The policy at (B, n_observations) normalised observations, and (B,) values: in one pass of the kernels where there are any."""
+        if self.kernels is None:
+            return self.distribution(inputs), self.value(inputs)
+        out = autograd.outputs(self.kernels, self.flat, self._inner, inputs)
+        return self._of(out[:, :-1]), out[:, -1]
+
+    def _of(self, outputs: torch.Tensor) -> Distribution:
+        """The policy whose parameters are these (B, n_outputs)."""
         if self.head == "discrete":
-            return Categorical(self.actor(inputs))
-        if self.head == "multi_discrete":
-            return Choices(self.actor(inputs), self.sizes)
-        if self.log_std.dim() == 1:
-            return Gaussian(self.actor(inputs), self.log_std)
-        features = self.actor[:-1](inputs)
-        return StateDependent(self.actor[-1](features), features.detach(), self.log_std)
+            return Categorical(outputs)
+        return Choices(outputs, self.sizes) if self.head == "multi_discrete" else Gaussian(outputs, self.log_std)
 
     def value(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B,) values of (B, n_observations) normalised observations."""

@@ -55,16 +55,14 @@ class Net:
     def __init__(self, shape: Shape, flat: torch.Tensor) -> None:
         self.shape, self.flat = shape, flat
 
-    def distribution(self, x: torch.Tensor) -> Any:
-        out = outputs(self.shape, self.flat, x)[:, : self.shape.outputs]
+    def __call__(self, x: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        out = outputs(self.shape, self.flat, x)
+        first, value = out[:, : self.shape.outputs], out[:, self.shape.outputs]
         if self.shape.kind == "gaussian":
             from puffer_edge.train.distributions import Gaussian
 
-            return Gaussian(out, self.flat[-self.shape.spread :])
-        return Groups(out, self.shape.sizes)
-
-    def value(self, x: torch.Tensor) -> torch.Tensor:
-        return outputs(self.shape, self.flat, x)[:, self.shape.outputs]
+            return Gaussian(first, self.flat[-self.shape.spread :]), value
+        return Groups(first, self.shape.sizes), value
 
     def cost_value(self, x: torch.Tensor) -> torch.Tensor:
         return outputs(self.shape, self.flat, x)[:, self.shape.outputs + 1]
@@ -87,7 +85,7 @@ def samples(shape: Shape, count: int, seed: int = 1) -> dict[str, Array]:
     """A rollout's worth of random samples, float64; old probabilities near the new ones, some beyond every clip."""
     rng, flat = np.random.default_rng(seed), torch.from_numpy(parameters(shape))
     x = rng.standard_normal((count, shape.inputs))
-    policy = Net(shape, flat).distribution(torch.from_numpy(x))
+    policy = Net(shape, flat)(torch.from_numpy(x))[0]
     if shape.kind == "gaussian":
         action = policy.mean.numpy() + np.exp(policy.log_std.numpy()) * rng.standard_normal((count, len(shape.sizes)))
     else:

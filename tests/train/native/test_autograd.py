@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ torch = pytest.importorskip("torch")
 
 from puffer_edge import envs  # noqa: E402
 from puffer_edge.errors import InvalidInput, Unsupported  # noqa: E402
-from puffer_edge.train.algorithms.ppo import PPO  # noqa: E402
+from puffer_edge.train.algorithms.ppo import PPO, Batch, Weights, loss  # noqa: E402
 from puffer_edge.train.distributions import Categorical  # noqa: E402
-from puffer_edge.train.native.autograd import outputs, outputs_of, segments  # noqa: E402
+from puffer_edge.train.native.autograd import outputs, segments  # noqa: E402
 from puffer_edge.train.native.engine import Engine  # noqa: E402
 from puffer_edge.train.native.learner import shape_of  # noqa: E402
 from puffer_edge.train.nets.actor_critic import ActorCritic  # noqa: E402
@@ -65,8 +66,9 @@ def test_a_loss_text_gives_the_modules_the_same_gradients(name: str, shared: boo
     wanted = {key: p.grad.clone() for key, p in net.named_parameters() if p.grad is not None}
     for variant in runs:
         net.zero_grad()
-        out = outputs_of(net, Engine(shape_of(contract, settings), 2, variant, folder), x)
-        loss(out[:, :-1], out[:, -1]).backward()
+        net.kernels = Engine(shape_of(contract, settings), 2, variant, folder)
+        policy, value = net(x)
+        loss(policy.logits if isinstance(policy, Categorical) else policy.mean, value).backward()
         for key, p in net.named_parameters():
             assert p.grad is not None
             assert float((p.grad - wanted[key]).norm()) <= 1e-5 * float(wanted[key].norm()), (variant, key)
@@ -76,18 +78,19 @@ def test_what_autograd_cannot_have_is_refused(folder: Path) -> None:
     contract, settings = envs.load("cartpole").contract, PPOSettings(hidden=(8,))
     net = ActorCritic(contract, settings.hidden, settings.activation, 0.0, torch.Generator().manual_seed(1))
     engine, x = Engine(shape_of(contract, settings), 1, "portable", folder), torch.zeros(3, 4)
+    net.kernels = engine
     own = sorted(net.parameters(), key=torch.Tensor.data_ptr)
     with pytest.raises(Unsupported, match="no gradient by their inputs"):
-        outputs_of(net, engine, x.requires_grad_())
+        net(x.requires_grad_())
     with pytest.raises(InvalidInput, match="in its order"):
         outputs(engine, net.flat, own[::-1], x.detach())
     with pytest.raises(InvalidInput, match=r"are 40 numbers, the networks have 107"):
         outputs(engine, net.flat, own[:2], x.detach())
-    out = outputs_of(net, engine, x.detach())
+    value = net(x.detach())[1]
     with torch.no_grad():
         own[0].add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        out.sum().backward()
+        value.sum().backward()
 
 
 def test_the_flat_buffer_is_what_the_modules_hold() -> None:
@@ -95,3 +98,42 @@ def test_the_flat_buffer_is_what_the_modules_hold() -> None:
     net.flat.fill_(0.25)
     assert all(bool((p == 0.25).all()) for p in net.parameters())
     assert sum(p.numel() for p in net.parameters()) == net.flat.numel()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", ["cartpole", "pendulum"])
+def test_ppos_loss_has_float64s_gradients(name: str, shared: bool) -> None:
+    """The loss as it stands, in float32 by the kernels, against torch's modules in float64."""
+    settings = PPOSettings(hidden=(32, 16), rows=16, horizon=32, shared=shared, engine="torch", kernels="native", entropy_weight=0.01)
+    learner = PPO(name, settings, seed=3)
+    assert learner.kernels != "torch"
+    batch, _ = learner._batch(learner._collect_in_torch())
+    loss(learner.net, batch.normalized(), settings, Weights(0.01))[0].backward()  # type: ignore[no-untyped-call]
+    found = torch.cat([p.grad.reshape(-1) for p in learner.net.parameters() if p.grad is not None]).double()
+    learner.net.kernels = None  # which holds threads and cannot be copied
+    exact = copy.deepcopy(learner.net).double()
+    exact.zero_grad()
+    wide = Batch(*(x.double() if x.is_floating_point() else x for x in (getattr(batch, f.name) for f in fields(batch))))
+    loss(exact, wide.normalized(), settings, Weights(0.01))[0].backward()  # type: ignore[no-untyped-call]
+    wanted = torch.cat([p.grad.reshape(-1) for p in exact.parameters() if p.grad is not None])
+    assert len(found) == len(wanted) == learner.net.flat.numel()
+    assert float((found - wanted).norm()) <= 1e-5 * float(wanted.norm())
+
+
+def test_the_torch_engine_learns_with_the_kernels_and_goes_on_to_the_bit(tmp_path: Path) -> None:
+    settings = PPOSettings(steps=40_000, hidden=(32,), engine="torch", kernels="native", minibatch=512, epochs=6, learning_rate=3e-3)
+    whole, half = PPO("cartpole", settings, seed=1).learn(), PPO("cartpole", settings, seed=1).learn(20_000)
+    assert np.mean(whole.recent_returns) > 100  # a random policy has 22
+    half.save(tmp_path / "half")
+    again = PPO.load(tmp_path / "half").learn()
+    assert again.kernels == whole.kernels != "torch"
+    assert bool((again.net.flat == whole.net.flat).all())
+
+
+def test_kernels_that_cannot_serve_are_not_asked_for() -> None:
+    assert PPO("cartpole", PPOSettings(hidden=(8,), engine="torch", kernels="torch")).kernels == "torch"
+    assert PPO("pendulum", PPOSettings(hidden=(8,), exploration="state")).kernels == "torch"
+    with pytest.raises(Unsupported, match=r"no native kernels for this training: amp needs torch's modules"):
+        PPO("cartpole", PPOSettings(hidden=(8,), engine="torch", amp=True, kernels="native"))
+    with pytest.raises(Unsupported, match=r"no native kernels for this training: it takes 1 to 3 hidden layers, not 4"):
+        PPO("cartpole", PPOSettings(hidden=(8, 8, 8, 8), engine="torch", kernels="native"))
