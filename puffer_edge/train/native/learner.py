@@ -30,12 +30,7 @@ STATE = ("state", "observed", "acting", "step", "elapsed", "episode_return", "ep
 def shape_of(contract: Contract, settings: PPOSettings) -> Shape:
     """The networks of a contract under these settings."""
     kind = "categorical" if "discrete" in contract.head else "gaussian"
-    sizes: tuple[int, ...] = (1,) * contract.n_actions
-    if contract.head == "discrete":
-        sizes = (contract.n_outputs,)
-    elif contract.head == "multi_discrete":
-        sizes = tuple(len(levels) for levels in contract.levels)
-    return Shape(contract.n_observations, settings.hidden, settings.activation, kind, sizes, 1, settings.shared)
+    return Shape(contract.n_observations, settings.hidden, settings.activation, kind, contract.groups, 1, settings.shared)
 
 
 def obstacle(environment: Environment, settings: PPOSettings) -> str:
