@@ -113,6 +113,17 @@ class Dynamics:
         """The loop of ``allow`` in plain Python; None without it."""
         return None if self.allow is None else rows.allow_rows(self.allow, self.agents)
 
+    def allow_within(self) -> Callable[..., None] | None:
+        """``allow`` for dynamics around these, whose state begins with this one; None without it."""
+        if self.allow is None:
+            return None
+        allow, size = self.allow, self.n_state
+
+        def allow_front(state: Any, allowed: Any) -> None:
+            allow(state[:size], allowed)
+
+        return allow_front
+
     @property
     def permit(self) -> Callable[[Floats], Bools] | None:
         """``(n, S) states → (n, n_choices)``, or (n, agents, n_choices): the choices that may be taken next; None where all may."""

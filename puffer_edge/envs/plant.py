@@ -263,10 +263,7 @@ class Plant:
         wrong = self._stuck[alive[self._stuck]]
         if len(wrong):
             k = int(wrong[0]) // self.environment.agents
-            raise InvalidInput(
-                f"{self.environment.name} allowed no choice to row {wrong[0]}, which acted, in episode {self.episode[k]}, step {self.elapsed[k]}: "
-                "its mask must leave at least one of each group"
-            )
+            raise InvalidInput(no_choice(self.environment.name, int(wrong[0]), f"in episode {self.episode[k]}, step {self.elapsed[k]}"))
 
     def _start(self, environments: npt.NDArray[np.int64]) -> None:
         self.episode[environments] = self._next_episode + np.arange(len(environments))
@@ -276,3 +273,8 @@ class Plant:
         self._sense(environments)
         self.previous = self.previous.copy()  # the array given out as ``applied`` stays as it was
         self.previous[self._rows(environments)] = self.environment.contract.action_initial
+
+
+def no_choice(name: str, row: int, where: str) -> str:
+    """What is said of an environment whose mask leaves a row that acts nothing to choose."""
+    return f"{name} allowed no choice to row {row}, which acted, {where}: its mask must leave at least one of each group"

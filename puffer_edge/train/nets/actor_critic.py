@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from puffer_edge.contract import Contract
+from puffer_edge.errors import InvalidInput
 from puffer_edge.policy import Layer
-from puffer_edge.train.distributions import Categorical, Choices, Gaussian, StateDependent
+from puffer_edge.train.distributions import Categorical, Choices, Gaussian, StateDependent, forbid
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -81,12 +82,17 @@ class ActorCritic(nn.Module):
             at += old.numel()
         return flat
 
-    def distribution(self, inputs: torch.Tensor) -> Categorical | Choices | Gaussian | StateDependent:
-        """The policy at (B, n_observations) normalised observations."""
-        if self.head == "discrete":
-            return Categorical(self.actor(inputs))
-        if self.head == "multi_discrete":
-            return Choices(self.actor(inputs), self.sizes)
+    def distribution(self, inputs: torch.Tensor, allowed: torch.Tensor | None = None) -> Categorical | Choices | Gaussian | StateDependent:
+        """The policy at (B, n_observations) normalised observations; ``allowed`` (B, n_outputs) bool excludes choices.
+
+        Raises:
+            InvalidInput: choices are excluded from a head that gives numbers.
+        """
+        if self.head in ("discrete", "multi_discrete"):
+            logits = self.actor(inputs) if allowed is None else forbid(self.actor(inputs), allowed)
+            return Categorical(logits) if self.head == "discrete" else Choices(logits, self.sizes)
+        if allowed is not None:
+            raise InvalidInput(f"a mask excludes choices, and the head {self.head!r} gives numbers")
         if self.log_std.dim() == 1:
             return Gaussian(self.actor(inputs), self.log_std)
         features = self.actor[:-1](inputs)
