@@ -149,7 +149,7 @@ def _within(c: Contract, raw: Ints, allowed: Bools) -> Bools:
         return np.asarray(((raw[:, None] == c.level_ints).all(-1) & allowed).any(-1))
     columns = np.repeat(np.arange(c.n_actions), c.groups)
     chosen = (raw[:, columns] == c.level_ints) & allowed
-    return np.logical_or.reduceat(chosen, np.cumsum([0, *c.groups[:-1]]), axis=-1).all(-1)
+    return np.asarray(np.logical_or.reduceat(chosen, np.cumsum([0, *c.groups[:-1]]), axis=-1).all(-1))
 
 
 def integer_returns(environment: Environment, program: Proposer, shield: Shield, episodes: int, seed: int) -> Floats:

@@ -30,7 +30,7 @@ class Fixed:
     def __init__(self, logits: Any, value: Any) -> None:
         self.logits, self._value = logits, value
 
-    def distribution(self, inputs: Any) -> Categorical:
+    def distribution(self, inputs: Any, allowed: Any = None) -> Categorical:
         return Categorical(self.logits)
 
     def value(self, inputs: Any) -> Any:
