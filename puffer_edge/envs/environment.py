@@ -155,7 +155,9 @@ class Environment:
         following, *found = self._stepped(state, action[:, 0] if agents == 1 else action, seed, episodes, elapsed)
         reward, cost, terminated = (x.reshape(n, agents) for x in found[:3])
         alive = found[3] if len(found) > 3 else ~gone
-        return following, np.where(alive, reward, 0.0), np.where(alive, cost, 0.0), terminated | ~alive, alive
+        if not alive.all():
+            reward, cost, terminated = np.where(alive, reward, 0.0), np.where(alive, cost, 0.0), terminated | ~alive
+        return following, reward, cost, terminated, alive
 
     def _stepped(self, state: Floats, action: Floats, seed: int, episodes: npt.ArrayLike, elapsed: npt.ArrayLike) -> tuple[Any, ...]:
         if not self.random_steps:

@@ -145,6 +145,7 @@ class Plant:
         self.shield = shield
         self.world = States(environment, n) if world is None else world
         self._no_fallback = np.zeros(self.rows, np.int32)
+        self._all = np.arange(n)
         self.reset()
 
     @property
@@ -167,7 +168,7 @@ class Plant:
         self.elapsed = np.zeros(self.n, np.int64)
         self.last = np.zeros((self.rows, contract.n_observations), np.int32)
         self.previous = np.zeros((self.rows, contract.n_actions), np.int32)
-        self._start(np.arange(self.n))
+        self._start(self._all)
         return contract.physical_observation(self.last)
 
     def step(self, raw: npt.ArrayLike) -> StepResult:
@@ -186,23 +187,25 @@ class Plant:
         if self.shield is not None:
             applied, stages = self.shield.apply(self.last, applied, self.previous, self._no_fallback)
         world.step(contract.physical_action(applied).reshape(self.n, environment.agents, -1))
-        alive = world.alive.reshape(-1).copy()
-        self._check_choice(alive)
-        self.previous = applied if alive.all() else np.where(alive[:, None], applied, contract.action_initial)
+        alive, terminated, reward, cost = (x.copy() for x in (world.alive, world.terminated, world.reward, world.cost))
+        self._check_choice(alive.reshape(-1))
+        self.previous = applied
+        if not alive.all():
+            dead = ~alive
+            reward[dead], cost[dead], terminated[dead] = 0.0, 0.0, True
+            self.previous = np.where(dead.reshape(-1, 1), contract.action_initial, applied)
         self.elapsed += 1
-        terminated = world.terminated | ~world.alive
         cut = (self.elapsed >= environment.max_steps) | world.cut
-        over = cut | (terminated.all(-1) & world.alive.any(-1))  # a step in which nobody acted, as one that only resets, ends nothing
+        over = cut | (terminated.all(-1) & alive.any(-1))  # a step in which nobody acted, as one that only resets, ends nothing
         truncated = cut[:, None] & ~terminated
-        reward, cost = (np.where(world.alive, x, 0.0).reshape(-1) for x in (world.reward, world.cost))
-        self._sense(np.arange(self.n))
+        self._sense(self._all)
         observation = final = contract.physical_observation(self.last)
         ended = np.flatnonzero(over)
         if len(ended):
             self._start(ended)
             observation = contract.physical_observation(self.last)
-        ends = terminated.reshape(-1), truncated.reshape(-1)
-        return StepResult(observation, final, reward, cost, *ends, alive, self.allowed, applied, stages)
+        gained, ends = (reward.reshape(-1), cost.reshape(-1)), (terminated.reshape(-1), truncated.reshape(-1))
+        return StepResult(observation, final, *gained, *ends, alive.reshape(-1), self.allowed, applied, stages)
 
     def save_state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that changes, as arrays by name; of environments that live elsewhere, all but themselves."""
@@ -229,7 +232,7 @@ class Plant:
             self.world.resume(self.seed, self.episode, self.elapsed, arrays["state"], gone)
             self._mask()
         else:
-            self._start(np.arange(self.n))
+            self._start(self._all)
 
     def _rows(self, environments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The agents' rows of these environments."""
@@ -238,15 +241,18 @@ class Plant:
 
     def _sense(self, environments: npt.NDArray[np.int64]) -> None:
         """Take what these environments show into ``last``, and the masks of all into ``allowed``."""
-        rows, e = self._rows(environments), self.environment
-        seen = self.world.seen[environments].reshape(len(rows), -1)
+        e, everyone = self.environment, len(environments) == self.n
+        seen = (self.world.seen if everyone else self.world.seen[environments]).reshape(len(environments) * e.agents, -1)
         observation, _, invalid = e.contract.observe(seen)
         if invalid.any():
             k = int(np.flatnonzero(invalid)[0])
             own = environments[k // e.agents]
-            where = f"row {rows[k]}, episode {self.episode[own]}, step {self.elapsed[own]}"
+            where = f"row {own * e.agents + k % e.agents}, episode {self.episode[own]}, step {self.elapsed[own]}"
             raise InvalidInput(f"{e.name} observed a NaN or an infinity: {seen[k]} in {where}")
-        self.last[rows] = observation
+        if everyone:
+            self.last = observation
+        else:
+            self.last[self._rows(environments)] = observation
         self._mask()
 
     def _mask(self) -> None:
