@@ -104,7 +104,7 @@ def compose(
         inner.parameters,
         inner.agents,
         random_steps=inner.random_steps or bool(errors.any()),
-        scratch=max(inner.scratch, c.n_observations + 3 * c.n_actions + 2),
+        scratch=max(inner.scratch, c.n_observations + 2 * c.n_actions + 1 + inner.agents * (c.n_actions + 1)),
         allow=inner.allow_within(),
         n_choices=inner.n_choices,
     )
@@ -231,12 +231,13 @@ def _acting(c: Contract, shield: Shield, inner: Dynamics, columns: Mapping[str, 
     """The function that takes the proposals of all agents, side by side, through the shield, and moves the actions on by one step."""
     guard, n, m, agents = shield_function(shield), c.n_observations, c.n_actions, inner.agents
     seen, oldest, applied = columns["seen"].start, columns["_actions"].start, columns["applied"].start
-    acting, stages, width = columns["acting"].start, columns["stages"].start, agents * m
+    acting, stages, width, each = columns["acting"].start, columns["stages"].start, agents * m, m + 1
     shift = c.shield_shift.astype(np.int64)
-    scale, back = np.exp2(c.action_bits.astype(np.float64)), np.tile(np.exp2(-c.action_bits.astype(np.float64)), agents)
+    scale, back = np.exp2(c.action_bits.astype(np.float64)), np.exp2(-c.action_bits.astype(np.float64))
     low, high = c.action_low.astype(np.float64), c.action_high.astype(np.float64)
 
-    inputs, outputs = DRAW + n + 2 * m + 1, DRAW + n + 3 * m + 2
+    inputs = DRAW + n + 2 * m + 1
+    outputs = inputs + agents * each
 
     def act(draw: Row, state: Row, proposal: Row) -> None:
         v, out = draw[DRAW:inputs].view(np.int64), draw[inputs:outputs].view(np.int64)
@@ -248,15 +249,14 @@ def _acting(c: Contract, shield: Shield, inner: Dynamics, columns: Mapping[str, 
                 v[n + k] = integer_of(to_integer(proposal[a * m + k], scale[k], low[k], high[k]))
                 v[n + m + k] = integer_of(state[applied + a * m + k])
             v[n + 2 * m] = 0  # no fallback: a plant has its observations
-            guard(v, out)
-            for k in range(m):
-                state[acting + a * m + k] = out[k]  # until all agents have been served
-            state[stages + a] = out[m]
+            guard(v, out[a * each : a * each + each])
         for k in range(oldest, applied):
             state[k] = state[k + width]
-        for k in range(width):
-            state[applied + k] = state[acting + k]
-            state[acting + k] = state[oldest + k] * back[k]
+        for a in range(agents):
+            for k in range(m):
+                state[applied + a * m + k] = out[a * each + k]
+                state[acting + a * m + k] = state[oldest + a * m + k] * back[k]
+            state[stages + a] = out[a * each + m]
 
     return act
 
