@@ -109,11 +109,16 @@ class Contract:
         return len(self.actions)
 
     @property
+    def groups(self) -> tuple[int, ...]:
+        """Choices of each group of the head, in the order of the network's outputs; a 1 for each number of a continuous one."""
+        if self.head == "multi_discrete":
+            return tuple(len(row) for row in self.levels)
+        return (len(self.levels),) if self.head == "discrete" else (1,) * len(self.actions)
+
+    @property
     def n_outputs(self) -> int:
         """Width of the network's last layer."""
-        if self.head == "multi_discrete":
-            return sum(len(row) for row in self.levels)
-        return len(self.levels) if self.head == "discrete" else len(self.actions)
+        return sum(self.groups)
 
     @property
     def period_us(self) -> int:

@@ -21,7 +21,8 @@ EPISODES = np.arange(ROWS)
 def check(environment: Environment, seed: int = 0) -> None:
     """See that an environment keeps what ``Environment`` promises, on random legal actions.
 
-    Shapes and types are right, numbers finite and observations inside the contract's ranges; equal draws give equal starts and steps;
+    Shapes and types are right, numbers finite and observations inside the contract's ranges; a mask leaves a choice of each group to whoever
+    has not terminated; equal draws give equal starts and steps;
     ``step`` leaves its arguments alone, and a row's result does not depend on the rows beside it, to the bit. Where it is written as
     scalar functions and numba is installed, its ``pe_env`` pointer gives the same bits, and a reset leaves other rows alone.
 
@@ -48,11 +49,14 @@ def check(environment: Environment, seed: int = 0) -> None:
         _check_pointer(e, seed)
     low, high = np.array([ch.low for ch in c.actions]), np.array([ch.high for ch in c.actions])
     shape = (ROWS, c.n_actions) if e.agents == 1 else (ROWS, e.agents, c.n_actions)
+    gone = np.zeros((ROWS, e.agents), bool)
     for elapsed in range(e.max_steps):
         _observed(e, state)
+        _masked(e, state, gone)
         state, terminated = _stepped(e, state, rng.uniform(low, high, shape), seed, elapsed)
         over = terminated.reshape(ROWS, -1).all(-1, keepdims=True)
         state = np.where(over, e.start(seed + 1, EPISODES + ROWS * elapsed), state)
+        gone = terminated.reshape(ROWS, -1) & ~over
 
 
 def _observed(e: Environment, state: Floats) -> None:
@@ -63,6 +67,24 @@ def _observed(e: Environment, state: Floats) -> None:
             raise ContractError(
                 f"{e.name}: {channel.name} reached {values.min():g} … {values.max():g}, its range is {channel.low:g} … {channel.high:g}"
             )
+
+
+def _masked(e: Environment, state: Floats, gone: Bools) -> None:
+    if e.allowed is None:
+        return
+    allowed, k = e.allowed(state), e.contract.n_outputs
+    _array(e, "allowed gives choices", allowed, (ROWS, k) if e.agents == 1 else (ROWS, e.agents, k), np.bool_)
+    some = np.logical_or.reduceat(allowed.reshape(ROWS, e.agents, k), np.cumsum([0, *e.contract.groups[:-1]]), axis=-1).all(-1)
+    if not (some | gone).all():
+        row, agent = np.argwhere(~(some | gone))[0]
+        raise ContractError(f"{e.name}: allowed leaves no choice to agent {agent} in the state {state[row]}")
+    if (d := e.scalars) is not None and native.available():
+        fast, slow = np.zeros((ROWS, e.agents, k), np.uint8), np.zeros((ROWS, e.agents, k), np.uint8)
+        e.pointer().allow(state, fast)
+        assert d.plain_allow is not None
+        d.plain_allow(state, slow)
+        if not np.array_equal(fast, slow):
+            raise ContractError(f"{e.name}: allow_many compiled and in plain Python give another mask")
 
 
 def _stepped(e: Environment, state: Floats, action: Floats, seed: int, elapsed: int) -> tuple[Floats, Bools]:

@@ -1,4 +1,4 @@
-"""``pe_env.h`` from Python: scalar functions compiled by numba into the two pointers, and the struct that holds them.
+"""``pe_env.h`` from Python: scalar functions compiled by numba into the pointers, and the struct that holds them.
 
 Compiled functions are cached on disk, in numba's cache, under a digest of all that they are made of: the bytecode and constants of every
 function that they reach. What changes is compiled anew; a stale function is never found.
@@ -24,13 +24,14 @@ from puffer_edge.errors import InvalidInput, MissingExtra
 if TYPE_CHECKING:
     from puffer_edge.envs.dynamics import Dynamics
 
-VERSION = 1
+VERSION = 2
 """PE_ENV_VERSION."""
 
 _I64, _U32, _POINTER = ctypes.c_int64, ctypes.c_uint32, ctypes.c_void_p
 RESET_MANY = ctypes.CFUNCTYPE(None, _I64, _I64, *[_POINTER] * 6)
 STEP_MANY = ctypes.CFUNCTYPE(None, _I64, _I64, *[_POINTER] * 10)
 OBSERVE_MANY = ctypes.CFUNCTYPE(None, _I64, _POINTER, _POINTER)
+ALLOW_MANY = OBSERVE_MANY
 
 
 class PeEnv(ctypes.Structure):
@@ -47,6 +48,9 @@ class PeEnv(ctypes.Structure):
         ("max_steps", _U32),
         ("reset_many", _POINTER),
         ("step_many", _POINTER),
+        ("allow_many", _POINTER),
+        ("n_choices", _U32),
+        ("unused", _U32),
     )
 
 
@@ -84,6 +88,8 @@ class Pointer:
             )
         if not (struct.reset_many and struct.step_many and struct.agents and struct.n_observation and struct.n_action):
             raise InvalidInput("the environment's pe_env lacks a function, or has no agent, no observation or no action")
+        if struct.allow_many and not struct.n_choices:
+            raise InvalidInput("the environment's pe_env has allow_many, but says of no choices that it would allow: set n_choices")
         return Pointer(struct, owner)
 
     def reset(self, first: int, key: Any, step: Any, mask: Any, state: Any, observation: Any, parameters: Any = None) -> None:
@@ -94,6 +100,10 @@ class Pointer:
         """``step_many`` on arrays, in place; ``out`` is reward, cost, terminated and alive."""
         STEP_MANY(self.struct.step_many)(len(state), first, *map(_data, (key, step, parameters, action, state, observation, *out)))
 
+    def allow(self, state: Any, allowed: Any) -> None:
+        """``allow_many`` on arrays, in place; only where the struct has it."""
+        ALLOW_MANY(self.struct.allow_many)(len(state), *map(_data, (state, allowed)))
+
 
 @dataclass(frozen=True, eq=False)
 class Native:
@@ -101,12 +111,12 @@ class Native:
 
     Attributes:
         dynamics: what was compiled.
-        functions: numba's three functions, which own the machine code: reset, step, observe.
+        functions: numba's functions, which own the machine code: reset, step, observe, and allow where there is one.
         cached: all of them came from the disk.
     """
 
     dynamics: Dynamics
-    functions: tuple[Any, Any, Any]
+    functions: tuple[Any, ...]
     cached: bool
     _pointers: dict[int, Pointer] = field(default_factory=dict)
 
@@ -118,9 +128,9 @@ class Native:
         """
         if max_steps not in self._pointers:
             d = self.dynamics
-            reset, step, _ = (f.address for f in self.functions)
+            reset, step, _, allow = (*(f.address for f in self.functions), None)[:4]
             sizes = (d.agents, d.n_state, d.n_observation, d.n_action, 0, max_steps)
-            self._pointers[max_steps] = Pointer(PeEnv(VERSION, ctypes.sizeof(PeEnv), *sizes, reset, step), self)
+            self._pointers[max_steps] = Pointer(PeEnv(VERSION, ctypes.sizeof(PeEnv), *sizes, reset, step, allow, d.n_choices if allow else 0), self)
         return self._pointers[max_steps]
 
     def reset(self, first: int, key: Any, step: Any, mask: Any, state: Any, observation: Any) -> None:
@@ -132,10 +142,13 @@ class Native:
     def observe(self, state: Any, observation: Any) -> None:
         self._call[2](len(state), _data(state), _data(observation))
 
+    def allow(self, state: Any, allowed: Any) -> None:
+        self._call[3](len(state), _data(state), _data(allowed))
+
     @property
-    def _call(self) -> tuple[Any, Any, Any]:
-        reset, step, observe = (f.address for f in self.functions)
-        return RESET_MANY(reset), STEP_MANY(step), OBSERVE_MANY(observe)
+    def _call(self) -> tuple[Any, ...]:
+        kinds = (RESET_MANY, STEP_MANY, OBSERVE_MANY, ALLOW_MANY)
+        return tuple(kind(f.address) for kind, f in zip(kinds, self.functions))
 
 
 def _data(array: npt.NDArray[Any] | None) -> int | None:
@@ -168,9 +181,11 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
         ("reset_many", rows.reset_rows(d.reset, d.observe, values, d.agents, d.scratch)),
         ("step_many", rows.step_rows(d.step, d.observe, values, d.agents, d.scratch)),
         ("observe_many", rows.observe_rows(d.observe, d.agents)),
+        *([("allow_many", rows.allow_rows(d.allow, d.agents))] if d.allow is not None else []),
     )
     translate = _Translator()
     sizes = {"STATE": d.n_state, "OBSERVATION": d.n_observation, "ACTION": d.n_action, "AGENTS": d.agents}
+    sizes |= {"CHOICES": d.n_choices} if d.allow else {}
     functions = []
     for name, loop in loops:
         given = {name.replace("_many", "_rows"): translate(loop), "carray": numba.carray, **sizes}
@@ -179,7 +194,7 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
             functions.append(_entry(name, given, digest))
         except NumbaError as error:
             raise InvalidInput(f"numba cannot compile the environment's {name.removesuffix('_many')}: {error}") from None
-    return Native(d, (functions[0], functions[1], functions[2]), all(f.cache_hits for f in functions))
+    return Native(d, tuple(functions), all(f.cache_hits for f in functions))
 
 
 def _entry(name: str, given: dict[str, Any], digest: str) -> Any:
@@ -205,6 +220,7 @@ def _signature(name: str) -> Any:
         "reset_many": t.void(i64, i64, u32, u64, u8, f64, f64, f64),
         "step_many": t.void(i64, i64, u32, u64, f64, f64, f64, f64, f64, f64, u8, u8),
         "observe_many": t.void(i64, f64, f64),
+        "allow_many": t.void(i64, f64, u8),
     }[name]
 
 
