@@ -14,21 +14,27 @@ from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import InvalidInput
 
 _AROUND = (
+    "actions",
     "check",
     "closed_loop",
     "composition",
     "draw",
     "dynamics",
+    "emulation",
     "entries",
     "environment",
     "frames",
     "gym",
+    "gym_vector",
+    "living",
     "native",
+    "own",
     "plant",
     "rewire",
     "rows",
     "scalar",
     "world",
+    "zoo",
 )
 """Files of this folder that are no environment, but what is put around one, or what it is made of."""
 

@@ -13,6 +13,7 @@ from puffer_edge.contract import Contract
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.dynamics import Dynamics
 from puffer_edge.envs.native import Pointer
+from puffer_edge.envs.world import Living
 from puffer_edge.errors import MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
@@ -40,6 +41,9 @@ class Environment:
             several.
         dynamics: the scalar functions that the three are made of, if they are.
         pure: all that changes is in the state, so that it can be saved and put back; of Gymnasium's environments it is not.
+        living: makes one environment that goes forward only, where it is such; a plant steps that, and the functions here serve the rest.
+        allowed: ``state (n, S) → (n, n_outputs)``, (n, agents, n_outputs) where there are several: the choices that may be taken next; None
+            where all may.
     """
 
     name: str
@@ -55,6 +59,8 @@ class Environment:
     agents: int = 1
     dynamics: Dynamics | None = None
     pure: bool = True
+    living: Callable[[], Living] | None = None
+    allowed: Callable[[Floats], Bools] | None = None
 
     @staticmethod
     def of_scalars(
