@@ -308,11 +308,12 @@ def _parts(space: Any, path: Path, leave_out: frozenset[str] = frozenset()) -> l
 def _leaf(path: Path, space: Any, offset: int) -> Leaf:
     from gymnasium import spaces
 
-    none = np.zeros(0, np.int64)
+    sizes: tuple[int, ...] = ()
+    start = np.zeros(0, np.int64)
     if isinstance(space, spaces.Box):
-        kind, sizes, start = "box", (), none
+        kind = "box"
     elif isinstance(space, spaces.MultiBinary):
-        kind, sizes, start = "multi_binary", (), none
+        kind = "multi_binary"
     elif isinstance(space, spaces.Discrete):
         kind, sizes, start = "discrete", (int(space.n),), np.array([space.start], np.int64)
     elif isinstance(space, spaces.MultiDiscrete):

@@ -1,7 +1,7 @@
 """Environments that go forward only, as an ``Environment``: instances live behind a state that is the number of an instance and what it saw.
 
 Gymnasium's and PettingZoo's come in through here, and a simulator of your own that keeps ``world.Living``. A training on one does not go on
-to the bit, and runs on the torch engine. Where bounds are not known they are measured: twice the most that random episodes met.
+to the bit, and runs on the torch engine. Where bounds are not known they are measured in random episodes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ MOST = 4096
 """Instances that live at a time; beyond them the one that was stepped longest ago is taken for the next episode."""
 TRIES, TRIED_STEPS = 20, 5000
 """Random episodes, and steps of all of them, from which unknown bounds are measured."""
+REACH = 8.0
+"""An unknown bound is so many times the most that they met, rounded up to a power of two: a trained policy goes further than a random one."""
 UNBOUNDED = 1e6
 """A bound beyond this counts as none."""
 MAX_STEPS = 1000
@@ -80,7 +82,7 @@ class Face:
         low, high = self.low.copy(), self.high.copy()
         open_ = (np.abs(low) > UNBOUNDED) | (np.abs(high) > UNBOUNDED)
         if open_.any():
-            reach = 2.0 ** np.ceil(np.log2(np.maximum(2 * self._most(factory), 2.0**-6)))
+            reach = 2.0 ** np.ceil(np.log2(np.maximum(REACH * self._most(factory), 2.0**-6)))
             low, high = np.where(open_, -reach, low), np.where(open_, reach, high)
         high = np.where(high > low, high, low + 1.0)  # a number that never changes
         rows = zip(self.names, low.tolist(), high.tolist())
@@ -199,7 +201,7 @@ class Instances:
     def allowed(self, state: Floats) -> Bools:
         """(n, n_outputs), or (n, A, n_outputs): the choices that may be taken next."""
         f = self.face
-        mask = state[:, 1 + f.agents * len(f.names) :] != 0
+        mask: Bools = state[:, 1 + f.agents * len(f.names) :] != 0
         return mask if f.agents == 1 else mask.reshape(-1, f.agents, f.n_outputs)
 
     def step(self, state: Floats, action: Floats) -> tuple[Floats, Floats, Floats, Bools]:
