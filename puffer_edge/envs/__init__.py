@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from puffer_edge import find
-from puffer_edge.envs import frames, gym, own, zoo
+from puffer_edge.envs import frames, gym, gym_vector, own, zoo
 from puffer_edge.envs.environment import Environment
 
 _AROUND = (
@@ -34,7 +34,7 @@ _AROUND = (
 )
 """Files of this folder that are no environment, but what is put around one, or what it is made of."""
 
-_FAMILIES = {"gym": gym.wrap, "pettingzoo": zoo.wrap}
+_FAMILIES = {"gym": gym.wrap, "gymvec": gym_vector.wrap, "pettingzoo": zoo.wrap}
 """What stands before the colon of environments from elsewhere."""
 
 
@@ -55,7 +55,7 @@ def load(name: str) -> Environment:
         name: a control task, one of the sanity set, or a module that Python can import (the working folder counts), a colon and the name
             of an ``Environment`` in it, or of a class or function that makes one of Gymnasium or PettingZoo; what comes back bears that
             name. ``own.load`` says what of a module is called. ``NAME-frames4`` stacks the last four observations of any of them; ``gym:ID``
-            is Gymnasium's of that ID, ``pettingzoo:MODULE`` PettingZoo's of that module.
+            is Gymnasium's of that ID, ``gymvec:ID`` its vector environment, ``pettingzoo:MODULE`` PettingZoo's of that module.
 
     Raises:
         InvalidInput: there is none, or what the module holds is none.

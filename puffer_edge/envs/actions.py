@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from puffer_edge.contract import ActionChannel
-from puffer_edge.envs.emulation import Layout, Leaf, distinct
+from puffer_edge.envs.emulation import Layout, Leaf, Path, distinct
 from puffer_edge.errors import Unsupported
 from puffer_edge.spaces import ACTION_LIMIT, Bools, Floats
 
@@ -69,13 +70,21 @@ class Actions:
 
     def value(self, action: Floats) -> Any:
         """What the environment's ``step`` takes, of (m,) physical numbers; choices are nearest whole numbers, boxes inside their bounds."""
-        leaves: dict[Any, Any] = {}
+        leaves = self._leaves(action)
+        return self.layout.nest({leaf.path: int(leaves[leaf.path]) if leaf.kind == "discrete" else leaves[leaf.path] for leaf in self.layout.leaves})
+
+    def values(self, action: Floats) -> Any:
+        """What a vector environment's ``step`` takes, of (N, m) physical numbers: nested as the space, every leaf (N, *shape)."""
+        return self.layout.nest(self._leaves(action))
+
+    def _leaves(self, action: Floats) -> dict[Path, npt.NDArray[Any]]:
+        leaves = {}
         at = 0
         for leaf in self.layout.leaves:
             count = len(leaf.sizes) or leaf.width
-            leaves[leaf.path] = _value(leaf, action[at : at + count])
+            leaves[leaf.path] = _value(leaf, action[..., at : at + count])
             at += count
-        return self.layout.nest(leaves)
+        return leaves
 
     def mask(self, given: Any, allowed: Bools, where: str) -> None:
         """Write an environment's action mask: one array, or a nest of them, of as many numbers as there are choices; none allowed means all.
@@ -92,13 +101,11 @@ class Actions:
             allowed[...] = True
 
 
-def _value(leaf: Leaf, numbers: Floats) -> Any:
-    if leaf.kind == "discrete":
-        return round(float(numbers[0]))
+def _value(leaf: Leaf, numbers: Floats) -> npt.NDArray[Any]:
+    shaped = numbers.reshape(numbers.shape[:-1] + leaf.shape)
     if leaf.kind == "box":
-        inside = np.clip(numbers.reshape(leaf.shape), leaf.space.low, leaf.space.high)  # fixed point rounds a bound, by half a step at most
-        return (inside if leaf.dtype.kind == "f" else np.rint(inside)).astype(leaf.dtype)
-    return np.rint(numbers).astype(leaf.dtype).reshape(leaf.shape)
+        shaped = np.clip(shaped, leaf.space.low, leaf.space.high)  # fixed point rounds a bound, by half a step at most
+    return (shaped if leaf.dtype.kind == "f" else np.rint(shaped)).astype(leaf.dtype)
 
 
 def _continuous(boxes: list[Leaf], names: tuple[str, ...]) -> tuple[ActionChannel, ...]:

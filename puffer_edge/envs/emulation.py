@@ -228,6 +228,19 @@ class Layout:
         self._write([_view(leaf, rows) for leaf in self.leaves], out)
         return out
 
+    def numbers_of(self, value: Any, batch: int) -> Floats:
+        """(batch, n) float64 of a batched nested value, every leaf (batch, *shape), without rows in between.
+
+        Raises:
+            InvalidInput: a key is missing, a shape or a choice is not of the space.
+        """
+        parts, out = self.parts(value), np.empty((batch, self.n))
+        for leaf, part in zip(self.leaves, parts):
+            if np.shape(part) != (batch, *leaf.shape):
+                raise InvalidInput(f"{leaf.where} has shape {np.shape(part)}: {batch} of {leaf.shape} belong there")
+        self._write(parts, out)
+        return out
+
     def put(self, value: Any, out: Floats, step: int = 0) -> None:
         """Write the numbers of one value (n,) without a row in between.
 

@@ -34,17 +34,22 @@ def make(identity: str) -> Any:
         MissingExtra: Gymnasium is not installed, or MuJoCo is not.
         InvalidInput: there is none of that ID, or its package is not installed.
     """
+    return making("gym", identity, lambda gymnasium: gymnasium.make(identity, max_episode_steps=-1, disable_env_checker=True))
+
+
+def making(family: str, identity: str, made: Callable[[Any], Any]) -> Any:
+    """What a call of Gymnasium for an ID makes; see ``make``."""
     try:
         import gymnasium
     except ImportError:
-        raise MissingExtra("train", f"gym:{identity}") from None
+        raise MissingExtra("train", f"{family}:{identity}") from None
     if not re.fullmatch(r"[A-Za-z0-9_./-]{1,80}", identity):
-        raise InvalidInput(f"{identity!r} is no ID of Gymnasium: write gym:CartPole-v1")
+        raise InvalidInput(f"{identity!r} is no ID of Gymnasium: write {family}:CartPole-v1")
     try:
-        return gymnasium.make(identity, max_episode_steps=-1, disable_env_checker=True)
+        return made(gymnasium)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         if isinstance(error, (gymnasium.error.DependencyNotInstalled, ImportError)) and "mujoco" in str(error).lower():
-            raise MissingExtra("mujoco", f"gym:{identity}") from None
+            raise MissingExtra("mujoco", f"{family}:{identity}") from None
         raise InvalidInput(f"Gymnasium makes no {identity}: {error}") from None
 
 
@@ -196,9 +201,9 @@ def rate_of(env: Any) -> float:
 
 
 def classes() -> tuple[type, ...]:
-    """``gymnasium.Env``, if a module that derives from it can have been imported."""
+    """``gymnasium.Env`` and ``VectorEnv``, if a module that derives from one can have been imported."""
     loaded = sys.modules.get("gymnasium")
-    return (loaded.Env,) if loaded is not None else ()
+    return (loaded.Env, loaded.vector.VectorEnv) if loaded is not None else ()
 
 
 def face_of(one: GymLiving) -> living.Face:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from puffer_edge.envs import gym, zoo
+from puffer_edge.envs import gym, gym_vector, zoo
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import InvalidInput, PufferEdgeError
 
@@ -26,8 +26,8 @@ def load(where: str) -> Environment:
     """The environment under ``module:NAME``.
 
     The module is imported. Called is only what says by its type that it is made for it, because runs and bundles name environments too, and
-    may come from anywhere: a class that derives from ``gymnasium.Env`` or from PettingZoo's ``ParallelEnv`` or ``AECEnv``, or a function
-    annotated to return one; without arguments.
+    may come from anywhere: a class that derives from ``gymnasium.Env``, its ``VectorEnv``, or PettingZoo's ``ParallelEnv`` or ``AECEnv``, or
+    a function annotated to return one; without arguments, and a ``VectorEnv`` with ``num_envs``.
 
     Raises:
         InvalidInput: the module or the name is not there, importing or making it raised, or it is none of these.
@@ -36,26 +36,34 @@ def load(where: str) -> Environment:
     held = _held(where)
     if isinstance(held, Environment):
         return replace(held, name=where)  # so that whoever reads the name in a run finds it again
+    gives = _gives(held)
+    if gives is None:
+        what = f"the class {held.__name__}" if isinstance(held, type) else f"of type {type(held).__name__}"
+        raise InvalidInput(
+            f"{where} is {what}: it must be a puffer_edge.envs.environment.Environment, a class that derives from gymnasium.Env or PettingZoo's "
+            "ParallelEnv or AECEnv, or a function annotated to return one (def make() -> gymnasium.Env)"
+        )
+    if issubclass(gives, gym.classes()[1:]):
+        return gym_vector.of_factory(gym_vector.VectorFactory(where, partial(make_rows, where)))
     again = partial(make, where)
     env = again()
-    if isinstance(env, gym.classes()):
+    if issubclass(gives, gym.classes()):
         return gym.of_env(gym.GymFactory(where, again), gym.GymLiving(env, where), episode_steps(env))
     return zoo.of_env(zoo.ZooFactory(where, again), env, episode_steps(env))
 
 
 def make(where: str) -> Any:
-    """Call the class or function under ``module:NAME``; see ``load``.
+    """Call the class or function under ``module:NAME`` that ``load`` found.
 
     Raises:
-        InvalidInput: it may not be called, or it raised.
+        InvalidInput: it raised.
     """
-    held = _held(where)
-    if not _may_be_called(held):
-        raise InvalidInput(
-            f"{where} is {_described(held)}: it must be a puffer_edge.envs.environment.Environment, a class that derives from gymnasium.Env or "
-            "PettingZoo's ParallelEnv or AECEnv, or a function annotated to return one (def make() -> gymnasium.Env)"
-        )
-    return called(held, where)
+    return called(_held(where), where)
+
+
+def make_rows(where: str, n: int) -> Any:
+    """Call what makes a vector environment, under ``module:NAME``, for n rows; see ``make``."""
+    return called(partial(_held(where), num_envs=n), where)
 
 
 def called(held: Callable[[], Any], where: str) -> Any:
@@ -116,25 +124,19 @@ def _held(where: str) -> Any:
         raise InvalidInput(f"{where!r} names no environment of your own: write my_module:MY_ENVIRONMENT, without .py and slashes")
     held = getattr(imported(module, where), attribute, None)
     if held is None:
-        found = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Environment) or _is_env_class(value)]
+        found = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Environment) or _gives(value) is not None]
         raise InvalidInput(f"the module {module} has no {attribute!r}; environments in it: {', '.join(found) or 'none'}")
     return held
 
 
-def _described(held: Any) -> str:
-    return f"the class {held.__name__}" if isinstance(held, type) else f"of type {type(held).__name__}"
-
-
-def _is_env_class(held: Any) -> bool:
-    return isinstance(held, type) and issubclass(held, (*gym.classes(), *zoo.classes())) and held not in (*gym.classes(), *zoo.classes())
-
-
-def _may_be_called(held: Any) -> bool:
+def _gives(held: Any) -> type | None:
+    """The class of what a name makes when it is called; None where it may not be."""
+    known = (*gym.classes(), *zoo.classes())
     if isinstance(held, type):
-        return _is_env_class(held)
+        return held if issubclass(held, known) and held not in known else None
     try:
         gives = typing.get_type_hints(held).get("return") if callable(held) else None
     except Exception:  # an annotation that names nothing
-        return False
+        return None
     gives = typing.get_origin(gives) or gives
-    return isinstance(gives, type) and issubclass(gives, (*gym.classes(), *zoo.classes()))
+    return gives if isinstance(gives, type) and issubclass(gives, known) else None

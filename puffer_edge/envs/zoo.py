@@ -168,7 +168,8 @@ class InTurn(Game):
         """One turn, of (A, m) physical actions; whether a clock of its own ended the episode."""
         self._steps += 1
         env = self.env
-        acted, k = self._known(env.agents), self.rows[env.agent_selection]
+        acted = self._known(agent for agent in env.agents if not (env.terminations[agent] or env.truncations[agent]))
+        k = self.rows[env.agent_selection]
         env.step(self.agents.value(k, action[k]))
         self._gave(acted, env.rewards, env.infos, reward, cost, alive)
         clock = self._ended(acted, env.terminations, env.truncations, terminated)
