@@ -105,7 +105,7 @@ def _value(leaf: Leaf, numbers: Floats) -> npt.NDArray[Any]:
     shaped = numbers.reshape(numbers.shape[:-1] + leaf.shape)
     if leaf.kind == "box":
         shaped = np.clip(shaped, leaf.space.low, leaf.space.high)  # fixed point rounds a bound, by half a step at most
-    return (shaped if leaf.dtype.kind == "f" else np.rint(shaped)).astype(leaf.dtype)
+    return np.asarray(shaped if leaf.dtype.kind == "f" else np.rint(shaped)).astype(leaf.dtype)
 
 
 def _continuous(boxes: list[Leaf], names: tuple[str, ...]) -> tuple[ActionChannel, ...]:

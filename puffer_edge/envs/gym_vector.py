@@ -83,7 +83,7 @@ class VectorWorld:
             self._take(self.env.reset(seed=every, options={"reset_mask": chosen})[0], rows)
         elif not self._ended[rows].all():
             raise Unsupported(
-                f"{self.name} begins an episode only where one of its own has ended: register it with max_episode_steps, so that they end by its clock"
+                f"{self.name} begins an episode only where one of its own has ended: register it with max_episode_steps, for its clock to end them"
             )
         elif self.same_step:
             self.seen[rows] = self._first[rows]
