@@ -87,7 +87,7 @@ class Actions:
         return leaves
 
     def mask(self, given: Any, allowed: Bools, where: str) -> None:
-        """Write an environment's action mask: one array, or a nest of them, of as many numbers as there are choices; none allowed means all.
+        """Write an environment's action mask: one array, or a nest of them, of as many numbers as there are choices.
 
         Raises:
             Unsupported: the head is continuous, or the mask has another size.
@@ -97,8 +97,6 @@ class Actions:
         if not self.sizes or len(flat) != len(allowed):
             raise Unsupported(f"{where}: an action mask of {len(flat)} numbers does not belong to {self.n_outputs} outputs of a {self.head} head")
         allowed[...] = flat
-        if not flat.any():
-            allowed[...] = True
 
 
 def _value(leaf: Leaf, numbers: Floats) -> npt.NDArray[Any]:

@@ -192,7 +192,7 @@ def of_env(factory: GymFactory, one: GymLiving, max_steps: int | None) -> Enviro
 
 def short_name(name: str) -> str:
     """A contract's name from an environment's."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", re.split(r"[:/]", name)[-1]).lstrip("_.-")[:15]
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", re.split(r"[:/.]", name)[-1]).lstrip("_.-")[:15]
 
 
 def rate_of(env: Any) -> float:

@@ -110,7 +110,8 @@ class Face:
         if not self.sizes:
             return rng.uniform([c.low for c in self.actions], [c.high for c in self.actions], (self.agents, len(self.actions)))
         edges = np.cumsum(self.sizes)[:-1]
-        picks = [[int(rng.choice(np.flatnonzero(group))) for group in np.split(row, edges)] for row in allowed]
+        groups = [[group if group.any() else ~group for group in np.split(row, edges)] for row in allowed]  # who does not act may have none
+        picks = [[int(rng.choice(np.flatnonzero(group))) for group in row] for row in groups]
         if self.head == "discrete":
             return np.array([self.levels[pick[0]] for pick in picks])
         return np.array([[self.levels[j][k] for j, k in enumerate(pick)] for pick in picks])
@@ -204,8 +205,10 @@ class Instances:
         mask: Bools = state[:, 1 + f.agents * len(f.names) :] != 0
         return mask if f.agents == 1 else mask.reshape(-1, f.agents, f.n_outputs)
 
-    def step(self, state: Floats, action: Floats) -> tuple[Floats, Floats, Floats, Bools]:
+    def step(self, state: Floats, action: Floats) -> Any:
         """Step the instances of (n, S) states; where an environment's own clock ends an episode, all its agents have terminated here.
+
+        Of several agents a fifth array says who acted.
 
         Raises:
             InvalidInput: an instance was given up, or has gone on since: it cannot be put back.
@@ -213,6 +216,7 @@ class Instances:
         f, n = self.face, len(state)
         following, rows = state.copy(), Arrays.of(f, 1)
         reward, cost, over = np.zeros((n, f.agents)), np.zeros((n, f.agents)), np.ones((n, f.agents), bool)
+        alive = np.zeros((n, f.agents), bool)
         action = action.reshape(n, f.agents, -1)
         for k, number in enumerate(state[:, 0].astype(int).tolist()):
             held = self.alive.get(number)
@@ -223,10 +227,10 @@ class Instances:
                 continue
             self._put(rows, held.last)
             cut = rows.step(held.living, 0, action[k])
-            reward[k], cost[k], over[k] = rows.reward[0], rows.cost[0], rows.terminated[0] | cut
+            reward[k], cost[k], over[k], alive[k] = rows.reward[0], rows.cost[0], rows.terminated[0] | cut, rows.alive[0]
             held.over = bool(over[k].all())
             held.last = following[k, 1:] = self._joined(rows)
-        return (following, reward[:, 0], cost[:, 0], over[:, 0]) if f.agents == 1 else (following, reward, cost, over)
+        return (following, reward[:, 0], cost[:, 0], over[:, 0]) if f.agents == 1 else (following, reward, cost, over, alive)
 
     def _joined(self, rows: Arrays) -> Floats:
         parts = (rows.seen, rows.allowed) if self.face.masked else (rows.seen,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -13,11 +13,11 @@ from gymnasium import spaces
 class Nested(gymnasium.Env[Any, Any]):
     """Drive a point to 0 by choices, some of which are not allowed; it cuts its episodes after 20 steps itself."""
 
-    metadata: dict[str, Any] = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
     limit = 20
 
     def __init__(self) -> None:
-        arm = spaces.Dict({"position": spaces.Box(-10.0, 10.0, (2,), np.float32), "mode": spaces.Discrete(3, start=-1)})
+        arm = spaces.Dict({"position": spaces.Box(-20.0, 20.0, (2,), np.float32), "mode": spaces.Discrete(3, start=-1)})
         self.observation_space = spaces.Dict({"arm": arm, "lamps": spaces.MultiBinary(2), "action_mask": spaces.MultiBinary(3)})
         self.action_space = spaces.Discrete(3, start=5)
 
@@ -66,7 +66,7 @@ class Faulty(gymnasium.Env[Any, Any]):
 class Wandering(pettingzoo.ParallelEnv[str, Any, Any]):
     """Three agents that count; ``c`` is there at every other pair of steps only, ``a`` dies at 5, and all is over at 8."""
 
-    metadata: dict[str, Any] = {"name": "wandering"}
+    metadata: ClassVar[dict[str, Any]] = {"name": "wandering"}
     render_mode = None
     unequal = False
     max_cycles = 8
@@ -111,7 +111,7 @@ class Wandering(pettingzoo.ParallelEnv[str, Any, Any]):
 class Row(pettingzoo.AECEnv[str, Any, Any]):
     """Two in turn take one to three of seven matches; who takes the last wins 1 and the other loses 1. Masks as PettingZoo's classics."""
 
-    metadata: dict[str, Any] = {"name": "matches", "is_parallelizable": False}
+    metadata: ClassVar[dict[str, Any]] = {"name": "matches", "is_parallelizable": False}
     render_mode = None
 
     def __init__(self) -> None:
