@@ -108,7 +108,7 @@ class Wandering(pettingzoo.ParallelEnv[str, Any, Any]):
         return seen, dict.fromkeys(acted, 1.0), over, {agent: cut and not over[agent] for agent in acted}, info
 
 
-class Row(pettingzoo.AECEnv[str, Any, Any]):
+class Matches(pettingzoo.AECEnv[str, Any, Any]):
     """Two in turn take one to three of seven matches; who takes the last wins 1 and the other loses 1. Masks as PettingZoo's classics."""
 
     metadata: ClassVar[dict[str, Any]] = {"name": "matches", "is_parallelizable": False}
