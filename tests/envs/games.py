@@ -109,7 +109,10 @@ class Wandering(pettingzoo.ParallelEnv[str, Any, Any]):
 
 
 class Matches(pettingzoo.AECEnv[str, Any, Any]):
-    """Two in turn take one to three of seven matches; who takes the last wins 1 and the other loses 1. Masks as PettingZoo's classics."""
+    """Two in turn take one to three of seven matches; who takes the last wins 1 and the other loses 1.
+
+    It masks as PettingZoo's classics do, and a move that is not allowed loses, as behind their TerminateIllegalWrapper.
+    """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "matches", "is_parallelizable": False}
     render_mode = None
@@ -141,12 +144,12 @@ class Matches(pettingzoo.AECEnv[str, Any, Any]):
         if self.terminations[agent]:
             self._was_dead_step(action)
             return
-        assert 0 <= action < min(3, self.left), "a move that is not allowed"
-        self.left -= int(action) + 1
+        legal = 0 <= action < min(3, self.left)
+        self.left -= int(action) + 1 if legal else 0
         other = "second" if agent == "first" else "first"
         self._clear_rewards()
-        if self.left == 0:
-            self.rewards = {agent: 1.0, other: -1.0}
+        if self.left == 0 or not legal:
+            self.rewards = {agent: 1.0 if legal else -1.0, other: -1.0 if legal else 0.0}
             self.terminations = dict.fromkeys(self.agents, True)
         self._accumulate_rewards()
         self.agent_selection = other
