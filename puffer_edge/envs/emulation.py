@@ -76,10 +76,10 @@ class Leaf:
         Raises:
             InvalidInput: a choice is out of range.
         """
-        flat = np.reshape(values, (*out.shape[:-1], -1))
         if not self.sizes:
-            out[...] = flat
+            out[...] = values if np.shape(values) == out.shape else np.reshape(values, out.shape)
             return
+        flat = np.reshape(values, (*out.shape[:-1], -1))
         chosen = flat - self.start
         sizes = np.array(self.sizes)
         if ((chosen < 0) | (chosen >= sizes)).any():
@@ -261,7 +261,10 @@ class Layout:
         parts = self.parts(value)
         for leaf, part in zip(self.leaves, parts):
             leaf.check_shape(part, step)
-        self._write(parts, out)
+        if len(parts) == 1:
+            self.leaves[0].write(parts[0], out)
+        else:
+            self._write(parts, out)
 
     def _write(self, parts: list[Any], out: Floats) -> None:
         at = 0

@@ -78,8 +78,8 @@ class Observed:
             self.layout.put(value, out, step)
         except InvalidInput as error:
             raise InvalidInput(f"{self.name}: of the observation, {error}") from None
-        if not math.isfinite(out.sum()):
-            k = int(np.flatnonzero(~np.isfinite(out))[0]) if not np.isfinite(out).all() else 0
+        if not math.isfinite(out.dot(out)) and not np.isfinite(out).all():  # the first is quick, but huge numbers overflow in it
+            k = int(np.flatnonzero(~np.isfinite(out))[0])
             raise InvalidInput(f"{self.name}: {self.layout.names()[k]} is {out[k]} in step {step}")
 
 
