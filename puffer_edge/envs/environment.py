@@ -13,7 +13,7 @@ from puffer_edge.contract import Contract
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.dynamics import Dynamics
 from puffer_edge.envs.native import Pointer
-from puffer_edge.envs.world import Living
+from puffer_edge.envs.world import Living, World
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
@@ -45,6 +45,7 @@ class Environment:
         living: makes one environment that goes forward only, where it is such; a plant steps that, and the functions here serve the rest.
         allowed: ``state (n, S) → (n, n_outputs)``, (n, agents, n_outputs) where there are several: the choices that may be taken next; None
             where all may.
+        world: makes so many rows that live side by side, where that is another thing than as many of ``living``.
 
     Raises:
         InvalidInput: there are masks, and the head is not one of choices.
@@ -65,6 +66,7 @@ class Environment:
     pure: bool = True
     living: Callable[[], Living] | None = None
     allowed: Callable[[Floats], Bools] | None = None
+    world: Callable[[int], World] | None = None
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.contract.head not in ("discrete", "multi_discrete"):
