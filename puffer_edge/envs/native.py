@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import itertools
+import os
 import pickle
+import re
 import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -156,12 +159,12 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
 
     Raises:
         MissingExtra: numba is not installed.
-        InvalidInput: numba cannot compile a function; the message is numba's.
+        InvalidInput: numba cannot compile a function; the message has its reason and line, the cause its whole text.
     """
     if not available():
         raise MissingExtra("train", "an environment for the native engine")
     import numba
-    from numba.core.errors import NumbaError
+    from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
     d, values = dynamics, dynamics.values
     loops = (
@@ -177,9 +180,19 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
         digest = hashlib.sha256(repr((sorted(sizes.items()), translate.text(loop), numba.__version__)).encode()).hexdigest()[:24]
         try:
             functions.append(_entry(name, given, digest))
-        except NumbaError as error:
-            raise InvalidInput(f"numba cannot compile the environment's {name.removesuffix('_many')}: {error}") from None
+        except (NumbaError, UnsupportedBytecodeError) as error:
+            raise InvalidInput(f"numba cannot compile the environment's {name.removesuffix('_many')}: {_reason(error)}") from error
     return Native(d, (functions[0], functions[1], functions[2]), all(f.cache_hits for f in functions))
+
+
+def _reason(error: Exception) -> str:
+    """Of numba's many lines the one that says why, and the innermost line of the environment's own text."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Failed in nopython")]
+    said = itertools.takewhile(lambda line: not line.startswith(("File ", "During:")), lines)
+    around = {os.path.abspath(str(module.__file__)) for module in (entries, rows)}
+    named = re.finditer(r'File "([^"]+)", line \d+', str(error))
+    own = next((found[0] for found in named if os.path.abspath(found[1]) not in around), "")
+    return ", ".join(part for part in (" ".join(said).removesuffix(". Raised from None"), own) if part)
 
 
 def _entry(name: str, given: dict[str, Any], digest: str) -> Any:

@@ -7,15 +7,13 @@ import linecache
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from puffer_edge.envs.environment import Environment
-
-_LIBRARY = str(Path(__file__).parents[1])
+_LIBRARY = str(Path(__file__).parents[2])
 _NUMBA = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -47,7 +45,7 @@ def of_error(error: BaseException) -> Place | None:
         return Place.at(error.filename, error.lineno)
     named = [(file, int(line)) for file, line in _NUMBA.findall(str(error)) if os.path.isfile(file) and not _ours(file)]
     if named:
-        return Place.at(*named[-1])
+        return Place.at(*named[0])
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename) and os.path.isfile(frame.filename)]
     if frames and frames[-1].lineno:
         return Place.at(frames[-1].filename, frames[-1].lineno)
@@ -59,14 +57,13 @@ def _ours(file: str) -> bool:
 
 
 class Source:
-    """The text of an environment's three functions and of the files in which they stand.
+    """The text of an environment's functions, ``reset``, ``observe`` and ``step``, and of the files in which they stand.
 
     Every question is answered with the best line there is: the function's first where nothing nearer is found, None without any source.
     """
 
-    def __init__(self, environment: Environment) -> None:
-        made_of: Any = environment.scalars or environment
-        self._functions: dict[str, Callable[..., Any]] = {part: getattr(made_of, part) for part in ("reset", "observe", "step")}
+    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        self._functions = functions
 
     def function(self, part: str) -> Place | None:
         """Where ``reset``, ``observe`` or ``step`` begins."""
@@ -133,7 +130,7 @@ class Source:
 
     def _node(self, part: str) -> Any:
         """The function's own node, None where there is no text, or it is no ``def``."""
-        code = getattr(self._functions[part], "__code__", None)
+        code: Any = getattr(self._functions[part], "__code__", None)
         for node in ast.walk(self._trees[code.co_filename]) if code and code.co_filename in self._trees else ():
             if isinstance(node, ast.FunctionDef) and min([node.lineno, *(d.lineno for d in node.decorator_list)]) == code.co_firstlineno:
                 return node

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from puffer_edge.envs import gym, native
+from puffer_edge.envs import native
 from puffer_edge.envs.checking.places import of_error
 from puffer_edge.envs.checking.scalar_rules import compiled, plain_observe, plain_reset, plain_step
-from puffer_edge.envs.checking.subject import EPISODES, RANDOM, ROWS, Finding, Findings, Rule, Subject, wrong_array
+from puffer_edge.envs.checking.subject import EPISODES, RANDOM, ROWS, Finding, Findings, Rule, Subject, at_fault, wrong_array
 from puffer_edge.errors import PufferEdgeError
 from puffer_edge.integer.shield import Shield
 
@@ -44,8 +45,7 @@ def starts(s: Subject) -> Findings:
     e = s.environment
     state = e.start(s.seed, EPISODES)
     if wrong := wrong_array("reset gives states", state, (ROWS, e.state_size), np.float64):
-        column = int(np.argwhere(~np.isfinite(state))[0, -1]) if "NaN" in wrong else -1
-        yield Finding(wrong, s.source.written("reset", 1, column) if column >= 0 else s.source.function("reset"))
+        yield Finding(wrong, at_fault(s.source, "reset", wrong, state))
         return
     again, alone = e.start(s.seed, EPISODES), e.start(s.seed, EPISODES[1:2])
     if not e.pure:  # the number of an instance is in the state: what it shows is compared
@@ -122,18 +122,21 @@ def held(s: Subject) -> Findings:
 
 
 def gymnasiums(s: Subject) -> Findings:
-    """Gymnasium's own check of its environments; a warning counts."""
+    """Gymnasium's own check of its environments; what it only warns of is a note."""
     from gymnasium.utils.env_checker import check_env
 
-    env = gym.make(s.environment.name.removeprefix("gym:")).unwrapped
     with warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always")
         try:
-            check_env(env, skip_render_check=True)
+            check_env(s.instance, skip_render_check=True)
         except Exception as error:  # its assertions, and whatever the environment raises
-            yield Finding(f"{type(error).__name__}: {error}", of_error(error))
-    for warning in met:
-        yield Finding(str(warning.message), None)
+            yield Finding(f"{type(error).__name__}: {_plain(str(error))}", of_error(error))
+    s.notes["gymnasium"] = "; ".join(dict.fromkeys(_plain(str(warning.message)) for warning in met))
+
+
+def _plain(text: str) -> str:
+    """Without the colours that Gymnasium writes for a terminal."""
+    return re.sub(r"\x1b\[\d*m", "", text).removeprefix("WARN: ")
 
 
 def _is_scalar(s: Subject) -> bool:
@@ -148,24 +151,25 @@ def _is_pure(s: Subject) -> bool:
     return s.environment.pure
 
 
-_ONE = ("sizes", "indices in reset", "reset")
-_RUNS = (*_ONE, "indices in observe", "indices in step", "compiled")
+_PLAIN = ("sizes", "plain reset", "plain observe", "plain step")
+_RUNS = (*_PLAIN, "compiled", "reset")
+_STEPS = (*_RUNS, "observe", "step")
 
 RULES = (
     Rule("sizes", "contract, dynamics and max_steps agree", sizes),
     Rule("shield", "the default shield fits the contract, and its numbers stay in range", shield),
-    Rule("indices in reset", "reset writes every number of the state, and no other", plain_reset, ("sizes",), "reset", _is_scalar),
-    Rule("reset", "starts are finite, of the right shape, and made of the draws alone", starts, ("sizes", "indices in reset"), "reset"),
-    Rule("indices in observe", "observe writes every number, and no other", plain_observe, _ONE, "observe", _is_scalar),
-    Rule("indices in step", "step gives reward, cost and terminated, of all agents, and says that it draws", plain_step, _ONE, "step", _is_scalar),
-    Rule("compiled", "compiled by numba it gives the bits of plain Python", compiled, _RUNS[:-1], "step", _is_compiled),
+    Rule("plain reset", "reset writes the whole state, no more, and from its draws alone", plain_reset, ("sizes",), "reset", _is_scalar),
+    Rule("plain observe", "observe writes the whole observation, and no more", plain_observe, _PLAIN[:2], "observe", _is_scalar),
+    Rule("plain step", "step gives reward, cost and terminated, of all agents, and says if it draws", plain_step, _PLAIN[:2], "step", _is_scalar),
+    Rule("compiled", "compiled by numba it gives the bits of plain Python", compiled, _PLAIN, "step", _is_compiled),
+    Rule("reset", "starts are finite, of the right shape, and made of the draws alone", starts, (*_PLAIN, "compiled"), "reset"),
     Rule("observe", "observations are finite, of the right shape, and leave the state alone", walked("observe"), _RUNS, "observe"),
     Rule("step", "steps are finite, of the right shape, and leave their arguments alone", walked("step"), (*_RUNS, "observe")),
-    Rule("draws", "the same step gives the same result", walked("draws"), (*_RUNS, "observe", "step"), "step", _is_pure),
-    Rule("rows", "a row does not depend on the rows beside it", walked("rows"), (*_RUNS, "observe", "step", "draws"), "step", _is_pure),
-    Rule("ranges", "every observation lies in its channel's range", ranges, (*_RUNS, "observe", "step"), "observe"),
-    Rule("episodes", "an episode lasts longer than a step, where it may", episodes, (*_RUNS, "observe", "step")),
-    Rule("actions", "every action does something", used, (*_RUNS, "observe", "step", "draws"), "step", _is_pure),
-    Rule("held", "actions held at an end of their range drive nothing to infinity", held, (*_RUNS, "observe", "step"), "step", _is_pure),
-    Rule("gymnasium", "Gymnasium's own check passes", gymnasiums, (), "step", lambda s: s.environment.name.startswith("gym:")),
+    Rule("draws", "the same step gives the same result", walked("draws"), _STEPS, "step", _is_pure),
+    Rule("rows", "a row does not depend on the rows beside it", walked("rows"), (*_STEPS, "draws"), "step", _is_pure),
+    Rule("ranges", "every observation lies in its channel's range", ranges, _STEPS, "observe"),
+    Rule("episodes", "an episode lasts longer than a step, where it may", episodes, _STEPS),
+    Rule("actions", "every action does something", used, (*_STEPS, "draws"), "step", _is_pure),
+    Rule("held", "actions held at an end of their range drive nothing to infinity", held, _STEPS, "step", _is_pure),
+    Rule("gymnasium", "Gymnasium's own check passes", gymnasiums, (), "step", lambda s: s.instance is not None),
 )

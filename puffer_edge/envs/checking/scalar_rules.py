@@ -13,30 +13,39 @@ from puffer_edge.envs.checking.places import of_error
 from puffer_edge.envs.checking.subject import EPISODES, RANDOM, ROWS, Finding, Findings, Subject
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.environment import Environment
+from puffer_edge.spaces import Floats
 
 FEW = 4
 """Rows of a trial in plain Python."""
 TRIAL_STEPS = 30
 
 
-def plain_reset(s: Subject) -> Findings:
-    """``reset`` in plain Python, in arrays that hold something before."""
+def _start(s: Subject, before: float) -> Floats:
+    """(FEW, S) start states, in an array that holds something before."""
     d = s.scalars
     assert d is not None
-    loop, key = rows.reset_rows(d.reset, lambda state, observation: None, d.values, d.agents, d.scratch), Draws.of_episodes(s.seed, [0]).key
-    states = [np.full((FEW, d.n_state), before) for before in (7.0, -7.0)]
-    for state in states:
-        with np.errstate(all="ignore"):
-            loop(0, key, np.zeros(FEW, np.uint64), np.ones(FEW, np.uint8), state, np.zeros((FEW, d.agents, d.n_observation)))
-    if len(left := np.flatnonzero((states[0] != states[1]).any(0) & (states[0] == 7.0).any(0))):
+    loop = rows.reset_rows(d.reset, lambda state, observation: None, d.values, d.agents, d.scratch)
+    state, key = np.full((FEW, d.n_state), before), Draws.of_episodes(s.seed, [0]).key
+    with np.errstate(all="ignore"):
+        loop(0, key, np.zeros(FEW, np.uint64), np.ones(FEW, np.uint8), state, np.zeros((FEW, d.agents, d.n_observation)))
+    return state
+
+
+def plain_reset(s: Subject) -> Findings:
+    """``reset`` writes the whole state, and from its draws alone."""
+    first, second = _start(s, 7.0), _start(s, -7.0)
+    left = np.flatnonzero(((first == 7.0) & (second == -7.0)).any(0))
+    if len(left):
         yield Finding(f"reset leaves state[{left[0]}] as it was before: write every number of the state", s.source.function("reset"))
+    elif not np.array_equal(first, second, equal_nan=True):
+        yield Finding("reset draws from something else than the draws it is given", s.source.named("reset", RANDOM))
 
 
 def plain_observe(s: Subject) -> Findings:
-    """``observe`` in plain Python, in arrays that hold something before."""
+    """``observe`` writes the whole observation."""
     d = s.scalars
     assert d is not None
-    state, loop = s.environment.start(s.seed, EPISODES[:FEW]), rows.observe_rows(d.observe, d.agents)
+    state, loop = _start(s, 7.0), rows.observe_rows(d.observe, d.agents)
     seen = [np.full((FEW, d.agents, d.n_observation), before) for before in (7.0, -7.0)]
     for observation in seen:
         with np.errstate(all="ignore"):
@@ -47,51 +56,54 @@ def plain_observe(s: Subject) -> Findings:
 
 
 def plain_step(s: Subject) -> Findings:
-    """``step`` in plain Python: indices, what it returns, and where its randomness comes from."""
+    """``step`` gives what it should, and draws from its draws alone if it says that it draws."""
     d, rng = s.scalars, np.random.default_rng(s.seed)
     assert d is not None
-    loop = rows.step_rows(d.step, lambda state, observation: None, d.values, d.agents, d.scratch)
-    state, keys = s.environment.start(s.seed, EPISODES[:FEW]), [np.array([s.seed + k, 0], np.uint32) for k in range(2)]
+    state = _start(s, 7.0)
     for t in range(min(s.environment.max_steps, TRIAL_STEPS)):
-        action, gave = s.actions(rng, FEW), []
-        for key, before in zip(keys, (7.0, -7.0)):
-            out = _Out(FEW, d.agents, before)
-            after = state.copy()
-            try:
-                with np.errstate(all="ignore"), warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    loop(0, key, np.full(FEW, t, np.uint64), action, after, np.zeros((FEW, d.agents, d.n_observation)), *out.arrays)
-            except (TypeError, ValueError) as error:
-                yield Finding(f"step gives no reward, cost and terminated: {error}", of_error(error) or s.source.returned("step"))
-                return
-            gave.append((after, *out.arrays))
-        if d.agents > 1 and (wrong := _alive(gave)):
+        action = s.actions(rng, FEW)
+        try:
+            gave, again, other = (_stepped(s, state, action, t, key, before) for key, before in ((0, 7.0), (0, -7.0), (1, 7.0)))
+        except (TypeError, ValueError) as error:
+            yield Finding(f"step gives no reward, cost and terminated: {error}", of_error(error) or s.source.returned("step"))
+            return
+        if d.agents > 1 and (wrong := _alive(gave, again)):
             yield Finding(wrong, s.source.function("step"))
-            return
-        if not d.random_steps and any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(*gave)):
+        elif not _equal(gave, again):
+            message = "the same step gave two results: it remembers something, or draws from elsewhere than its draws"
+            yield Finding(message, s.source.named("step", RANDOM))
+        elif not d.random_steps and not _equal(gave, other):
             yield Finding("step draws random numbers: say random_steps=True in its Dynamics", s.source.named("step", RANDOM))
-            return
-        state = gave[0][0]
+        else:
+            state = gave[0]
+            continue
+        return
 
 
-class _Out:
-    """What a step writes, with something in it before."""
+def _stepped(s: Subject, state: Floats, action: Floats, t: int, key: int, before: float) -> list[npt.NDArray[Any]]:
+    """State, reward, cost, terminated and alive after a step; the last four in arrays that hold something before."""
+    d = s.scalars
+    assert d is not None
+    loop = rows.step_rows(d.step, lambda state, observation: None, d.values, d.agents, d.scratch)
+    one, flag = (FEW, d.agents), np.uint8(abs(before))
+    out = [state.copy(), np.full(one, before), np.full(one, before), np.full(one, flag), np.full(one, flag)]
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        draws = np.array([s.seed + key, 0], np.uint32), np.full(FEW, t, np.uint64)
+        loop(0, *draws, action, out[0], np.zeros((*one, d.n_observation)), *out[1:])
+    return out
 
-    def __init__(self, n: int, agents: int, before: float) -> None:
-        self.arrays = (
-            np.full((n, agents), before),
-            np.full((n, agents), before),
-            np.full((n, agents), int(abs(before)), np.uint8),
-            np.full((n, agents), int(abs(before)), np.uint8),
-        )
+
+def _equal(first: list[npt.NDArray[Any]], second: list[npt.NDArray[Any]]) -> bool:
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second))
 
 
-def _alive(gave: list[Any]) -> str:
+def _alive(first: list[npt.NDArray[Any]], second: list[npt.NDArray[Any]]) -> str:
     """What is wrong with what several agents got, empty where nothing is."""
-    for name, first, second in zip(("reward", "cost"), gave[0][1:3], gave[1][1:3]):
-        if ((first == 7.0) & (second == -7.0)).any():
+    for name, a, b in zip(("reward", "cost"), first[1:], second[1:3]):
+        if ((a == 7.0) & (b == -7.0)).any():
             return f"step does not write the {name} of every agent"
-    _, reward, cost, terminated, alive = gave[0]
+    _, reward, cost, terminated, alive = first
     for name, flags in (("terminated", terminated), ("alive", alive)):
         if (flags > 1).any():
             return f"step must write 0 or 1 into {name} of every agent, not {int(flags.max())}, or nothing"

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from puffer_edge.envs.checking.places import Place, Source
+from puffer_edge.envs import gym
+from puffer_edge.envs.checking.places import Place, Source, of_error
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import PufferEdgeError
 from puffer_edge.spaces import Bools, Floats
@@ -78,7 +79,12 @@ class Subject:
     notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.source, self.scalars = Source(self.environment), self.environment.scalars
+        self.scalars = self.environment.scalars
+        made_of: Any = self.scalars or self.environment
+        functions = {part: getattr(made_of, part) for part in ("reset", "observe", "step")}
+        if self.instance is not None:
+            functions = {"reset": type(self.instance).reset} | dict.fromkeys(("observe", "step"), type(self.instance).step)
+        self.source = Source(functions)
         c = self.environment.contract
         self.low, self.high = (np.array([getattr(ch, end) for ch in c.actions], np.float64) for end in ("low", "high"))
 
@@ -89,6 +95,12 @@ class Subject:
     def shaped(self, action: Floats) -> Floats:
         """(n, agents, m) as ``step`` takes it."""
         return action[:, 0] if self.environment.agents == 1 else action
+
+    @cached_property
+    def instance(self) -> Any:
+        """One of Gymnasium's, without wrappers, where the environment is such; else None."""
+        family, _, identity = self.environment.name.partition(":")
+        return gym.make(identity).unwrapped if family == "gym" else None
 
     @cached_property
     def walk(self) -> Walk:
@@ -135,13 +147,22 @@ class Walk:
     def _note(self, rule: str, key: str, message: str, place: Place | None) -> None:
         self.found[rule].setdefault(key, Finding(message, place))
 
+    def _called(self, part: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function gives; None where it raised, which is noted."""
+        try:
+            return function(*arguments)
+        except Exception as error:  # whatever a function of somebody's own raises
+            self._note(part, "raised", f"{part} raised {type(error).__name__}: {error}", of_error(error) or self._subject.source.returned(part))
+            return None
+
     def _look(self, state: Floats) -> bool:
         e, source = self._subject.environment, self._subject.source
         n, before = e.contract.n_observations, state.copy()
-        seen = e.observe(state)
+        seen = self._called("observe", e.observe, state)
+        if seen is None:
+            return False
         if wrong := wrong_array("observe gives numbers", seen, (ROWS, n) if e.agents == 1 else (ROWS, e.agents, n), np.float64):
-            column = int(np.argwhere(~np.isfinite(seen))[0, -1]) if "NaN" in wrong else -1
-            self._note("observe", "array", wrong, source.written("observe", 1, column) if column >= 0 else source.function("observe"))
+            self._note("observe", "array", wrong, at_fault(source, "observe", wrong, seen))
             return False
         if not np.array_equal(before, state):
             self._note("observe", "state", "observe changed the state that it was given", source.written("observe", 0, -1))
@@ -152,7 +173,9 @@ class Walk:
     def _advance(self, state: Floats, action: Floats, elapsed: int) -> tuple[Floats, Bools] | None:
         e, seed, source = self._subject.environment, self._subject.seed, self._subject.source
         before = state.copy(), action.copy()
-        results = e.advance(state, action, seed, EPISODES, elapsed)
+        results = self._called("step", e.advance, state, action, seed, EPISODES, elapsed)
+        if results is None:
+            return None
         if wrong := self._wrong(results):
             self._note("step", "array", *wrong)
             return None
@@ -161,8 +184,8 @@ class Walk:
             state, action = before
         if e.pure:
             self._repeat(state, action, elapsed, results)
-        terminated = results[3].reshape(ROWS, -1).all(-1)
-        return results[0], terminated
+        over: Bools = np.asarray(results[3].reshape(ROWS, -1).all(-1))
+        return results[0], over
 
     def _repeat(self, state: Floats, action: Floats, elapsed: int, results: Any) -> None:
         """The same step again, and one row of it alone."""
@@ -184,10 +207,13 @@ class Walk:
             ("states", "rewards", "costs", "terminated"), results, ((ROWS, e.state_size), one, one, one), (np.float64,) * 3 + (np.bool_,)
         ):
             if wrong := wrong_array(f"step gives {what}", array, shape, kind):
-                if what == "states" and "NaN" in wrong:
-                    return wrong, source.written("step", 1, int(np.argwhere(~np.isfinite(array))[0, -1]))
-                return wrong, source.returned("step")
+                return wrong, at_fault(source, "step", wrong, array) if what == "states" else source.returned("step")
         return None
+
+
+def at_fault(source: Source, part: str, wrong: str, array: Any) -> Place | None:
+    """The line that writes the number that is NaN into a function's second argument, the function's first where another thing is wrong."""
+    return source.written(part, 1, int(np.argwhere(~np.isfinite(array))[0, -1])) if "NaN" in wrong else source.function(part)
 
 
 def wrong_array(what: str, array: object, shape: tuple[int, ...], kind: type) -> str:
