@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs import entries, rows, scalar
-from puffer_edge.envs.rewire import reached, rewired
+from puffer_edge.envs.rewire import Foreign, reached, rewired
 from puffer_edge.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
@@ -237,6 +237,8 @@ class _Translator:
         self._texts: dict[Any, str] = {}
 
     def __call__(self, function: Any) -> Any:
+        if isinstance(function, Foreign):
+            return _external(function)
         if function not in self._done:
             digest = hashlib.sha256(self.text(function).encode()).hexdigest()[:24]
             copy = rewired(self._forms.get(function, function), self)
@@ -259,6 +261,16 @@ class _Translator:
             return repr((value.dtype.str, value.shape, value.tobytes()))
         text = f"module {value.__name__}" if isinstance(value, types.ModuleType) else repr(value)
         return type(value).__qualname__ if " at 0x" in text else text  # numba's own: its version is in the digest
+
+
+def _external(function: Foreign) -> Any:
+    """A library's function for compiled code, which finds it by its name."""
+    from llvmlite import binding
+    from numba import types as t
+
+    binding.add_symbol(function.name, function.address)
+    kinds = {_I64: t.int64, _POINTER: t.voidptr}
+    return t.ExternalFunction(function.name, t.void(*(kinds[kind] for kind in function.kind._argtypes_)))
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:

@@ -18,6 +18,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define PE_ENV_VERSION 1u
 
 /* Start afresh the environments whose mask is not 0; state and observation of the others stay as they are. */
@@ -51,5 +55,12 @@ typedef struct pe_env {
     pe_reset_many reset_many;
     pe_step_many step_many;
 } pe_env;
+
+/* A shared library holds one under this name. */
+extern const pe_env pe_environment;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
