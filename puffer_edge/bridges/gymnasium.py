@@ -27,7 +27,7 @@ except ImportError:
     raise MissingExtra("train", "an environment for Gymnasium") from None
 
 NAMESPACE = "puffer_edge"
-_SPELT = {"cartpole": "CartPole", "cartpole_swingup": "CartPoleSwingup"}
+_SPELT = {"cartpole": "CartPole"}
 """File names in which a word begins without an underscore."""
 _ALL = np.zeros(1, np.int64)
 _Info = dict[str, Any]
@@ -39,15 +39,11 @@ def identity(name: str) -> str:
 
 
 def register() -> None:
-    """Register every environment of one agent that is found, once; no environment is loaded, nothing is compiled."""
-    for name in (*envs.names(), *(name for name in envs.sanity_names() if name not in _SEVERAL)):
-        if identity(name) not in gymnasium.registry:
+    """Register every environment of one agent that is found, once; nothing is compiled."""
+    for name in (*envs.names(), *envs.sanity_names()):
+        if identity(name) not in gymnasium.registry and envs.load(name).agents == 1:
             here = f"{__name__}:"
             gymnasium.register(identity(name), f"{here}Single", vector_entry_point=f"{here}Vector", kwargs={"environment": name})
-
-
-_SEVERAL = ("multiagent",)
-"""Of the sanity set: environments of several agents, which are PettingZoo's."""
 
 
 def _running(environment: Environment | str, n: int, shield: bool) -> Running:
