@@ -23,6 +23,7 @@ _AROUND = (
     "environment",
     "frames",
     "gym",
+    "library",
     "native",
     "plant",
     "rewire",
