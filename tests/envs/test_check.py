@@ -81,7 +81,7 @@ FAULTS = {
     "an index beyond the observation": wrong("plain observe", "IndexError", "observation[1] = state[1]", "observation[2] = 0.0  # HERE"),
     "a state that is not reset": wrong(
         "plain reset",
-        r"leaves state\[1\] as it was",
+        r"leaves state\[1\] as the episode before left it",
         "state[1] = 0.0",
         "pass",
         "def reset(draw, state, parameters):",
@@ -124,7 +124,6 @@ FAULTS = {
     ),
     "no steps": wrong("sizes", "max_steps must be at least 1", "max_steps=50,", "max_steps=0,  # HERE"),
     "a shield that does not exist": wrong("shield", "unknown shield stage", '({"stage": "limit"},),', '({"stage": "wish"},),  # HERE'),
-    "an end at once": wrong("episodes", "ended in their first step", RETURN, "return -abs(state[0]), 0.0, True  # HERE"),
     "a state that runs away": wrong(
         *("held", "NaN or infinity", WRITES, "state[0] = state[0] * (1.0 if abs(state[1]) < 0.99 else 1e200)  # HERE"),
         *(
@@ -167,7 +166,7 @@ def asked(name: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
 
 def test_the_good_one_keeps_every_rule(module: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, answer = asked(f"{module}:MINE", capsys)
-    assert (code, answer["ok"]) == (0, True) and len(answer["rules"]) == 15
+    assert (code, answer["ok"]) == (0, True) and len(answer["rules"]) == 14
     assert all(not rule["findings"] and not rule["waits_for"] for rule in answer["rules"])
 
 
@@ -188,6 +187,18 @@ def test_every_fault_is_found_by_its_rule_on_its_line(fault: str, module: str, c
     assert re.search(message, finding["message"])
     assert (finding["file"], "HERE" in finding["text"]) == (f"{module}.py", True), finding
     assert text.splitlines()[finding["line"] - 1].strip() == finding["text"]
+
+
+def test_a_number_that_only_counts_may_outlive_its_episode(module: str) -> None:
+    text = GOOD.replace("Dynamics(2, 2, 1", "Dynamics(3, 2, 1").replace(WRITES, f"state[2] += 1.0\n    {WRITES}")
+    Path(f"{module}.py").write_text(text)
+    check(envs.load(f"{module}:MINE"))
+
+
+def test_how_long_episodes_last_is_noted(module: str) -> None:
+    Path(f"{module}.py").write_text(GOOD.replace(RETURN, "return -abs(state[0]), 0.0, True"))
+    notes = {v.rule: v.note for v in verdicts(envs.load(f"{module}:MINE"))}
+    assert notes["step"] == "1600 episodes ended by themselves, after 1.0 steps on average; max_steps is 50"
 
 
 def test_several_faults_are_all_named(module: str) -> None:
@@ -269,7 +280,7 @@ def test_the_command_says_it_in_words(module: str, capsys: pytest.CaptureFixture
         main(["envs", "check", f"{module}:MINE"])
     out = capsys.readouterr().out
     assert end.value.code == 1 and f'→ {module}.py:{line}: ObservationChannel("v", "m/s", -0.05, 0.05),' in out
-    assert "broken ranges" in out and f"{module}:MINE: 1 of 15 rules broken" in out
+    assert "broken ranges" in out and f"{module}:MINE: 1 of 14 rules broken" in out
     for wrong_call in (["envs", "check"], ["envs", "list", "cartpole"], ["envs", "check", "catpole"]):
         with pytest.raises(SystemExit) as end:
             main(wrong_call)

@@ -71,15 +71,12 @@ def ranges(s: Subject) -> Findings:
             )
 
 
-def episodes(s: Subject) -> Findings:
-    """Episodes last longer than a step where they may."""
+def steps(s: Subject) -> Findings:
+    """What the rollout met of its steps; how long its episodes were is a note."""
     lengths, most = s.walk.lengths, s.environment.max_steps
-    if lengths:
-        s.notes["episodes"] = f"{len(lengths)} ended by themselves, after {np.mean(lengths):.1f} steps on average; max_steps is {most}"
-    else:
-        s.notes["episodes"] = f"none of {ROWS} ended before max_steps, {most}"
-    if most > 1 and len(lengths) >= ROWS and max(lengths) == 1:
-        yield Finding(f"all {len(lengths)} episodes ended in their first step", s.source.returned("step"))
+    ended = f"{len(lengths)} episodes ended by themselves, after {np.mean(lengths):.1f} steps on average" if lengths else "no episode ended by itself"
+    s.notes["step"] = f"{ended}; max_steps is {most}"
+    yield from s.walk.found["step"].values()
 
 
 def used(s: Subject) -> Findings:
@@ -162,19 +159,20 @@ _STEPS = (*_RUNS, "observe", "step")
 RULES = (
     Rule("sizes", "contract, dynamics and max_steps agree", sizes),
     Rule("shield", "the default shield fits the contract, and its numbers stay in range", shield),
-    Rule("plain reset", "reset writes the whole state, no more, and from its draws alone", plain_reset, ("sizes",), "reset", _is_scalar),
+    Rule(
+        "plain reset", "reset writes all of the state that an episode depends on, from its draws alone", plain_reset, ("sizes",), "reset", _is_scalar
+    ),
     Rule("plain observe", "observe writes the whole observation, and no more", plain_observe, _PLAIN[:2], "observe", _is_scalar),
     Rule("plain step", "step gives reward, cost and terminated, of all agents, and says if it draws", plain_step, _PLAIN[:2], "step", _is_scalar),
     Rule("compiled", "compiled by numba it gives the bits of plain Python", compiled, _PLAIN, "step", _is_compiled),
     Rule("compiled masks", "compiled it gives the masks of plain Python", compiled_masks, (*_PLAIN, "compiled"), "step", _is_masked),
     Rule("reset", "starts are finite, of the right shape, and made of the draws alone", starts, (*_PLAIN, "compiled"), "reset"),
     Rule("observe", "observations are finite, of the right shape, and leave the state alone", walked("observe"), _RUNS, "observe"),
-    Rule("step", "steps are finite, of the right shape, and leave their arguments alone", walked("step"), (*_RUNS, "observe")),
+    Rule("step", "steps are finite, of the right shape, and leave their arguments alone", steps, (*_RUNS, "observe")),
     Rule("draws", "the same step gives the same result", walked("draws"), _STEPS, "step", _is_pure),
     Rule("rows", "a row does not depend on the rows beside it", walked("rows"), (*_STEPS, "draws"), "step", _is_pure),
     Rule("masks", "whoever acts has a choice in each group", walked("masks"), _STEPS, "step", lambda s: s.environment.allowed is not None),
     Rule("ranges", "every observation lies in its channel's range", ranges, _STEPS, "observe"),
-    Rule("episodes", "an episode lasts longer than a step, where it may", episodes, _STEPS),
     Rule("actions", "every action does something", used, (*_STEPS, "draws"), "step", _is_pure),
     Rule("held", "actions held at an end of their range drive nothing to infinity", held, _STEPS, "step", _is_pure),
     Rule("gymnasium", "Gymnasium's own check passes", gymnasiums, (), "step", lambda s: s.instance is not None),

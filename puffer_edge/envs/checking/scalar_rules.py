@@ -32,13 +32,32 @@ def _start(s: Subject, before: float) -> Floats:
 
 
 def plain_reset(s: Subject) -> Findings:
-    """``reset`` writes the whole state, and from its draws alone."""
+    """``reset`` writes all of the state on which an episode depends, and from its draws alone."""
     first, second = _start(s, 7.0), _start(s, -7.0)
-    left = np.flatnonzero(((first == 7.0) & (second == -7.0)).any(0))
-    if len(left):
-        yield Finding(f"reset leaves state[{left[0]}] as it was before: write every number of the state", s.source.function("reset"))
-    elif not np.array_equal(first, second, equal_nan=True):
+    left = ((first == 7.0) & (second == -7.0)).any(0)
+    if not np.array_equal(first[:, ~left], second[:, ~left], equal_nan=True):
         yield Finding("reset draws from something else than the draws it is given", s.source.named("reset", RANDOM))
+    elif left.any() and _depends(s, first, second, left):
+        message = f"reset leaves state[{np.flatnonzero(left)[0]}] as the episode before left it, and the next one depends on it"
+        yield Finding(message, s.source.function("reset"))
+
+
+def _depends(s: Subject, first: Floats, second: Floats, left: npt.NDArray[np.bool_]) -> bool:
+    """Whether episodes from two states go differently but for these columns, which may count something over all episodes."""
+    d, rng = s.scalars, np.random.default_rng(s.seed)
+    assert d is not None
+    look = rows.observe_rows(d.observe, d.agents)
+    for t in range(min(s.environment.max_steps, TRIAL_STEPS)):
+        action, met = s.actions(rng, FEW), []
+        for state in (first, second):
+            seen = np.zeros((FEW, d.agents, d.n_observation))
+            look(state, seen)
+            after, *gave = _stepped(s, state, action, t, 0, 7.0)
+            met.append([seen, after[:, ~left], *gave, after])
+        if not _equal(met[0][:-1], met[1][:-1]):
+            return True
+        first, second = met[0][-1], met[1][-1]
+    return False
 
 
 def plain_observe(s: Subject) -> Findings:
