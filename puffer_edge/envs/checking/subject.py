@@ -139,7 +139,7 @@ class Walk:
             if following is None:
                 return
             state, ended = following
-            over = ended.all(-1)
+            over: Bools = np.asarray(ended.all(-1))
             gone = ended & ~over[:, None]
             age += 1
             self.lengths += age[over].tolist()
