@@ -22,6 +22,7 @@ _AROUND = (
     "frames",
     "gym",
     "gym_vector",
+    "library",
     "living",
     "native",
     "own",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,42 @@ class Environment:
         faces: dict[str, Any] = {"reset": dynamics.start, "observe": dynamics.look, "step": dynamics.advance, "allowed": dynamics.permit}
         about: dict[str, Any] = {"random_steps": dynamics.random_steps, "agents": dynamics.agents, "dynamics": dynamics}
         return Environment(name or contract.name, contract, dynamics.n_state, max_steps, solved, shield, **faces, **about)
+
+    @staticmethod
+    def of_library(
+        file: str | Path,
+        contract: Contract,
+        *,
+        solved: float,
+        max_steps: int = 0,
+        shield: tuple[Mapping[str, Any], ...] = ({"stage": "limit"},),
+        random_steps: bool = True,
+        name: str = "",
+    ) -> Environment:
+        """An environment from a library in C, C++ or Rust that holds ``const pe_env pe_environment`` (``pe_env.h``).
+
+        Args:
+            file: the shared library; write ``Path(__file__).parent / "mine.so"`` for one beside your module. It is loaded: its code runs.
+            contract: names, units and ranges of what it observes and drives.
+            solved: as in ``Environment``.
+            max_steps: as in ``Environment``; 0: what the library says.
+            shield: as in ``Environment``.
+            random_steps: False if its step draws no random number.
+            name: the contract's unless another is given.
+
+        Raises:
+            InvalidInput: the file is missing, no library, or one for another version of ``pe_env.h``; or nobody says max_steps.
+            ContractError: its sizes are others than the contract's.
+            Unsupported: it wants parameters for each environment.
+        """
+        from puffer_edge.envs import library
+
+        pointer = library.open_library(Path(file), contract)
+        max_steps = max_steps or int(pointer.struct.max_steps)
+        if not max_steps:
+            raise InvalidInput(f"{Path(file).name} never ends an episode: say max_steps")
+        made = library.dynamics(Path(file), pointer, random_steps)
+        return Environment.of_scalars(contract, made, max_steps=max_steps, solved=solved, shield=shield, name=name)
 
     @property
     def scalars(self) -> Dynamics | None:

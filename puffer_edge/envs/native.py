@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import itertools
+import os
 import pickle
+import re
 import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs import entries, rows, scalar
-from puffer_edge.envs.rewire import reached, rewired
+from puffer_edge.envs.rewire import Foreign, reached, rewired
 from puffer_edge.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
@@ -169,12 +172,12 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
 
     Raises:
         MissingExtra: numba is not installed.
-        InvalidInput: numba cannot compile a function; the message is numba's.
+        InvalidInput: numba cannot compile a function; the message has its reason and line, the cause its whole text.
     """
     if not available():
         raise MissingExtra("train", "an environment for the native engine")
     import numba
-    from numba.core.errors import NumbaError
+    from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
     d, values = dynamics, dynamics.values
     loops = (
@@ -192,9 +195,19 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
         digest = hashlib.sha256(repr((sorted(sizes.items()), translate.text(loop), numba.__version__)).encode()).hexdigest()[:24]
         try:
             functions.append(_entry(name, given, digest))
-        except NumbaError as error:
-            raise InvalidInput(f"numba cannot compile the environment's {name.removesuffix('_many')}: {error}") from None
+        except (NumbaError, UnsupportedBytecodeError) as error:
+            raise InvalidInput(f"numba cannot compile the environment's {name.removesuffix('_many')}: {_reason(error)}") from error
     return Native(d, tuple(functions), all(f.cache_hits for f in functions))
+
+
+def _reason(error: Exception) -> str:
+    """Of numba's many lines the one that says why, and the innermost line of the environment's own text."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Failed in nopython")]
+    said = itertools.takewhile(lambda line: not line.startswith(("File ", "During:")), lines)
+    around = {os.path.abspath(str(module.__file__)) for module in (entries, rows)}
+    named = re.finditer(r'File "([^"]+)", line \d+', str(error))
+    own = next((found[0] for found in named if os.path.abspath(found[1]) not in around), "")
+    return ", ".join(part for part in (" ".join(said).removesuffix(". Raised from None"), own) if part)
 
 
 def _entry(name: str, given: dict[str, Any], digest: str) -> Any:
@@ -240,6 +253,8 @@ class _Translator:
         self._texts: dict[Any, str] = {}
 
     def __call__(self, function: Any) -> Any:
+        if isinstance(function, Foreign):
+            return _external(function)
         if function not in self._done:
             digest = hashlib.sha256(self.text(function).encode()).hexdigest()[:24]
             copy = rewired(self._forms.get(function, function), self)
@@ -262,6 +277,16 @@ class _Translator:
             return repr((value.dtype.str, value.shape, value.tobytes()))
         text = f"module {value.__name__}" if isinstance(value, types.ModuleType) else repr(value)
         return type(value).__qualname__ if " at 0x" in text else text  # numba's own: its version is in the digest
+
+
+def _external(function: Foreign) -> Any:
+    """A library's function for compiled code, which finds it by its name."""
+    from llvmlite import binding
+    from numba import types as t
+
+    binding.add_symbol(function.name, function.address)
+    kinds = {_I64: t.int64, _POINTER: t.voidptr}
+    return t.ExternalFunction(function.name, t.void(*(kinds[kind] for kind in function.kind._argtypes_)))
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:

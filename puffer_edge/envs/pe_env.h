@@ -18,6 +18,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define PE_ENV_VERSION 2u
 
 /* Start afresh the environments whose mask is not 0; state and observation of the others stay as they are. */
@@ -60,5 +64,12 @@ typedef struct pe_env {
     uint32_t n_choices;       /* of one agent, as allow_many writes them; 0 without it */
     uint32_t unused;
 } pe_env;
+
+/* A shared library holds one under this name. */
+extern const pe_env pe_environment;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
