@@ -99,8 +99,8 @@ class Subject:
     @cached_property
     def instance(self) -> Any:
         """One of Gymnasium's, without wrappers, where the environment is such; else None."""
-        family, _, identity = self.environment.name.partition(":")
-        return gym.make(identity).unwrapped if family == "gym" else None
+        env = getattr(self.environment.living() if self.environment.living else None, "env", None)
+        return env.unwrapped if isinstance(env, gym.classes()) else None
 
     @cached_property
     def walk(self) -> Walk:
