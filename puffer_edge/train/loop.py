@@ -23,6 +23,7 @@ from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import AnyLayer, Head, Policy
 from puffer_edge.spaces import Bools, Floats
+from puffer_edge.train import vector
 from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
 from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
@@ -107,7 +108,7 @@ class Learner:
         self.net, self.kernels = self._networks(weights)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=s.learning_rate, eps=1e-5, fused=True)
         self.native = self._native(episodes)
-        self.plant = None if self.native else Plant(self.environment, s.rows, episodes, self.shield)
+        self.plant = None if self.native else self._make_plant(episodes)
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
         if s.exploration == "state" and contract.head == "discrete":
             raise InvalidInput(f"exploration 'state' is noise of a continuous head; that of {self.environment.name} is discrete")
@@ -125,6 +126,15 @@ class Learner:
         self._scale = np.array([(c.high - c.low) / 2 for c in channels])
         self._offset = np.array([(c.high + c.low) / 2 for c in channels])
         self.refresh()
+
+    def _make_plant(self, seed: int) -> Plant:
+        spec = vector.Spec(self.settings.vector, self.settings.workers, self.settings.step_timeout_s)
+        return Plant(self.environment, self.settings.rows, seed, self.shield, vector.make(self.environment, self.settings.rows, spec))
+
+    def close(self) -> None:
+        """Stop the processes that environments live in, if there are any; the learner can still be asked and saved."""
+        if self.plant is not None:
+            self.plant.world.close()
 
     def _networks(self, seed: int) -> tuple[nn.Module, str]:
         """Actor and critic with weights of a seed, and what will compute them on the torch engine."""
@@ -158,7 +168,10 @@ class Learner:
     @property
     def engine(self) -> str:
         """What trains: "torch", or "native" with its instruction set."""
-        return f"native ({self.native.variant})" if self.native else "torch"
+        if self.native:
+            return f"native ({self.native.variant})"
+        world = self.plant.world if self.plant else None
+        return f"torch, {len(world.blocks)} processes step" if isinstance(world, vector.Processes) else "torch"
 
     def refresh(self) -> None:
         """Take the moments as they are now into the normaliser, and the policy as it is now for good."""

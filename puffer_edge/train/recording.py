@@ -128,6 +128,7 @@ class Recorder:
                 write_atomic(self.folder / CURVE, curve.picture([run.metrics()], f"{run.settings['environment']}, seed {self.learner.seed}"))
         finally:
             self._log_file.close()
+            self.learner.close()
             if self.tensorboard is not None:
                 self.tensorboard.close()
         return run

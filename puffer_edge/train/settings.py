@@ -15,6 +15,7 @@ MAX_SAMPLES = 2**26
 CHOICES = {
     "engine": ("auto", "native", "torch"),
     "kernels": ("auto", "native", "torch"),
+    "vector": ("auto", "serial", "processes"),
     "activation": ("relu", "tanh"),
     "schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
@@ -38,6 +39,13 @@ class PPOSettings:
     """Of the torch engine: forward and backward passes in C under autograd ("native"), by torch's modules, or "auto": in C where they can."""
     threads: int = 0
     """Of the native engine and kernels; 0: all cores, or one for small minibatches. The bits do not depend on them."""
+    vector: str = "auto"
+    """Where environments live that are not made of functions, as Gymnasium's: "serial" in this process, "processes" with shared memory, or
+    "auto": processes where a step of all rows takes longer than a millisecond. The bits are the same."""
+    workers: int = 0
+    """Processes of them; 0: one for each core."""
+    step_timeout_s: float = 60.0
+    """A worker that does not answer for so long ends the training."""
     steps: int = 200_000
     """Environment steps of a whole training; the learning rate falls to zero over them."""
     rows: int = 16
@@ -176,6 +184,7 @@ def _check(s: PPOSettings) -> None:
         ("kl_weight", 0.0, math.inf),
         ("max_grad_norm", 0.0, math.inf),
         ("log_std", -5.0, 2.0),
+        ("step_timeout_s", 0.01, 1e6),
     ):
         value = getattr(s, name)
         if not _is_number(value) or not low <= value <= high:
@@ -194,6 +203,8 @@ def _check(s: PPOSettings) -> None:
         raise InvalidInput(f"hidden must name at least one width, each 1 … 4096, not {s.hidden!r}")
     if not _is_whole(s.threads) or not 0 <= s.threads <= 256:
         raise InvalidInput(f"threads must lie in 1 … 256, or be 0 for all cores, not {s.threads!r}")
+    if not _is_whole(s.workers) or not 0 <= s.workers <= s.rows:
+        raise InvalidInput(f"workers must lie in 1 … {s.rows}, the rows, or be 0 for one on each core, not {s.workers!r}")
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:
