@@ -18,7 +18,7 @@ from torch import nn
 from puffer_edge import __version__, envs
 from puffer_edge.contract import Contract
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.plant import Plant
+from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import AnyLayer, Head, Policy
@@ -31,6 +31,7 @@ from puffer_edge.train.normalize import Moments, RewardScale
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 from puffer_edge.train.settings_file import preset
+from puffer_edge.train.vector.asynchronous import Fleet, Sent
 
 RECENT = 100
 """Episodes over which ``ep_rew_mean`` is the mean."""
@@ -121,15 +122,25 @@ class Learner:
         self.episode_return = np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
-        self._rollout = Rollout(contract, *((1, 1) if self.native else (s.horizon, rows)), masked=self.environment.allowed is not None)
+        self._rollout = Rollout(
+            contract,
+            *((1, 1) if self.native else (s.horizon, rows)),
+            masked=self.environment.allowed is not None,
+            asynchronous=isinstance(self.plant, Fleet),
+        )
         channels = contract.actions
         self._scale = np.array([(c.high - c.low) / 2 for c in channels])
         self._offset = np.array([(c.high + c.low) / 2 for c in channels])
         self.refresh()
 
-    def _make_plant(self, seed: int) -> Plant:
-        spec = vector.Spec(self.settings.vector, self.settings.workers, self.settings.step_timeout_s)
-        return Plant(self.environment, self.settings.rows, seed, self.shield, vector.make(self.environment, self.settings.rows, spec))
+    def _make_plant(self, seed: int) -> Plant | Fleet:
+        s = self.settings
+        world = vector.make(self.environment, s.rows, vector.Spec(s.vector, s.workers, s.step_timeout_s))
+        if s.vector != "asynchronous":
+            return Plant(self.environment, s.rows, seed, self.shield, world)
+        if not isinstance(world, vector.Processes):
+            raise Unsupported(f"{self.environment.name} cannot be stepped asynchronously: it does not live in processes")
+        return Fleet(self.environment, seed, self.shield, world, s.batch)
 
     def close(self) -> None:
         """Stop the processes that environments live in, if there are any; the learner can still be asked and saved."""
@@ -340,24 +351,53 @@ class Learner:
 
     def _collect_in_torch(self) -> Rollout:
         rollout, plant = self._rollout, self.plant
+        if isinstance(plant, Fleet):
+            return self._collect_asynchronously(plant)
         assert plant is not None
         observation, allowed = self.environment.contract.physical_observation(plant.last), plant.allowed
         for t in range(self.settings.horizon):
             with torch.inference_mode():
                 action = self._sample(self._distribution(observation, allowed))
-            lengths = np.repeat(plant.elapsed + 1, self.environment.agents)
             step = plant.step(self.physical(action))
             rollout.write(t, observation, allowed, action, step)
-            self.episode_return += step.reward
-            for row in np.flatnonzero(step.alive & (step.terminated | step.truncated)):
-                self.recent_returns.append(float(self.episode_return[row]))
-                self.recent_lengths.append(int(lengths[row]))
-                self.episode_return[row] = 0.0
+            self._count(slice(None), plant, step)
             if self.held_noise is not None:
                 self.held_noise.end(step.terminated | step.truncated)
             observation, allowed = step.observation, step.allowed
+        return self._sound(rollout)
+
+    def _collect_asynchronously(self, fleet: Fleet) -> Rollout:
+        rollout = self._rollout
+
+        def act(observation: Floats, allowed: Bools | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Floats]:
+            with torch.inference_mode():
+                policy = self._distribution(observation, allowed)
+                sampled = policy.sample(self.noise_rng)
+                return sampled.numpy(), policy.log_prob(sampled).numpy(), self.physical(sampled.numpy())
+
+        def write(t: int, rows: slice, sent: Sent, lag: int, plant: Plant, step: StepResult) -> None:
+            rollout.write(t, sent.observation, sent.allowed, sent.action, step, rows)
+            assert rollout.log_prob is not None
+            rollout.log_prob[t, rows], rollout.lag[t, rows] = sent.log_prob, lag
+            self._count(rows, plant, step)
+
+        fleet.collect(self.settings.horizon, act, write)
+        return self._sound(rollout)
+
+    def _count(self, rows: slice, plant: Plant, step: StepResult) -> None:
+        """Take a step of these rows into the episodes' returns and lengths."""
+        returns = self.episode_return[rows]
+        returns += step.reward
+        for k in np.flatnonzero(step.alive & (step.terminated | step.truncated)):
+            self.recent_returns.append(float(returns[k]))
+            self.recent_lengths.append(int(step.length[k]))
+            returns[k] = 0.0
+
+    def _sound(self, rollout: Rollout) -> Rollout:
         if not np.isfinite(rollout.reward).all():
-            raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
+            t, row = np.argwhere(~np.isfinite(rollout.reward))[0].tolist()
+            found = rollout.reward[t, row]
+            raise Diverged(f"{self.environment.name} gave the reward {found} in row {row}, step {t} of the horizon that began at step {self.steps}")
         return rollout
 
     def _sample(self, policy: Distribution) -> npt.NDArray[Any]:
@@ -399,6 +439,11 @@ class Learner:
             "ep_len_mean": float(np.mean(self.recent_lengths)) if self.recent_lengths else nan,
             "cost_rate": float(rollout.cost.sum()) / float(rollout.alive.sum()),
             "intervention_rate": rollout.intervention_rate,
+            **(
+                {"policy_lag": float(rollout.lag.mean()), "policy_lag_max": float(rollout.lag.max())}
+                if isinstance(self.plant, Fleet) and isinstance(rollout, Rollout)
+                else {}
+            ),
             **statistics,
             "steps_per_second": rate,
         }

@@ -15,7 +15,7 @@ MAX_SAMPLES = 2**26
 CHOICES = {
     "engine": ("auto", "native", "torch"),
     "kernels": ("auto", "native", "torch"),
-    "vector": ("auto", "serial", "processes"),
+    "vector": ("auto", "serial", "processes", "asynchronous"),
     "activation": ("relu", "tanh"),
     "schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
@@ -41,9 +41,12 @@ class PPOSettings:
     """Of the native engine and kernels; 0: all cores, or one for small minibatches. The bits do not depend on them."""
     vector: str = "auto"
     """Where environments live that are not made of functions, as Gymnasium's: "serial" in this process, "processes" with shared memory, or
-    "auto": processes where a step of all rows takes longer than a millisecond. The bits are the same."""
+    "auto": processes where a step of all rows takes longer than a millisecond. The bits are the same. "asynchronous": processes that do
+    not wait for each other; no two runs are alike then."""
     workers: int = 0
-    """Processes of them; 0: one for each core."""
+    """Processes of them; 0: one for each core, two for each where they do not wait for each other."""
+    batch: int = 0
+    """Of "asynchronous": workers to wait for before the policy acts for them; 0: half of them."""
     step_timeout_s: float = 60.0
     """A worker that does not answer for so long ends the training."""
     steps: int = 200_000
@@ -203,6 +206,10 @@ def _check(s: PPOSettings) -> None:
         raise InvalidInput(f"hidden must name at least one width, each 1 … 4096, not {s.hidden!r}")
     if not _is_whole(s.threads) or not 0 <= s.threads <= 256:
         raise InvalidInput(f"threads must lie in 1 … 256, or be 0 for all cores, not {s.threads!r}")
+    if not _is_whole(s.batch) or s.batch < 0:
+        raise InvalidInput(f"batch must be a whole number that is not negative, not {s.batch!r}")
+    if s.vector == "asynchronous" and s.exploration == "state":
+        raise InvalidInput("exploration 'state' holds its noise over steps that all rows make together: take vector = 'processes'")
     if not _is_whole(s.workers) or not 0 <= s.workers <= s.rows:
         raise InvalidInput(f"workers must lie in 1 … {s.rows}, the rows, or be 0 for one on each core, not {s.workers!r}")
     if s.minibatch == 1 and s.normalize_advantage:

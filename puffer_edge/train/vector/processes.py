@@ -72,7 +72,7 @@ class Processes:
         self._done = context.Semaphore(0)
         self._go = [context.Semaphore(0) for _ in range(workers)]
         self._processes: list[Any] = []
-        self._waiting: set[int] = set(range(workers))
+        self._waiting: dict[int, float] = dict.fromkeys(range(workers), time.monotonic() + START_TIMEOUT_S)
         self._spin = SPIN_S if cores() > workers else 0.0
         self._finalizer = weakref.finalize(self, _stop, self._processes, self._memory)
         try:
@@ -80,7 +80,7 @@ class Processes:
                 job = Job(environment.living, self.sizes, self._memory.name, workers, index, first, last)
                 self._processes.append(context.Process(target=work, args=(job, self._go[index], self._done), daemon=True))
                 self._processes[-1].start()
-            self._wait(START_TIMEOUT_S)
+            self._wait(set(range(workers)))
         except BaseException:
             self.close()
             raise
@@ -95,10 +95,10 @@ class Processes:
         for k, episode in zip(rows.tolist(), episodes.tolist()):
             self.rows.seed[k] = seed_of(seed, episode)
         self.rows.fresh[rows] = True
-        for index, (first, last) in enumerate(self.blocks):
-            if self.rows.fresh[first:last].any():
-                self._tell(index, START)
-        self._wait(self.timeout_s)
+        told = {index for index, (first, last) in enumerate(self.blocks) if self.rows.fresh[first:last].any()}
+        for index in told:
+            self._tell(index, START)
+        self._wait(told)
 
     def step(self, action: Floats) -> None:
         """One step of every row: (N, A, m) physical actions."""
@@ -106,7 +106,20 @@ class Processes:
         self.rows.action[...] = action
         for index in range(len(self.blocks)):
             self._tell(index, STEP)
-        self._wait(self.timeout_s)
+        self._wait(set(range(len(self.blocks))))
+
+    def send(self, index: int, action: Floats) -> None:
+        """Let one worker step its rows, and go on: (rows, A, m) physical actions."""
+        self._open()
+        first, last = self.blocks[index]
+        self.rows.action[first:last] = action
+        self._tell(index, STEP)
+
+    def receive(self, among: set[int], count: int) -> set[int]:
+        """Wait until so many of these workers have done what they were sent; those that have."""
+        self._open()
+        self._wait(among, count)
+        return among - self._waiting.keys()
 
     def close(self) -> None:
         """Stop all workers and give the memory back; more than once does nothing."""
@@ -129,23 +142,22 @@ class Processes:
 
     def _tell(self, index: int, command: int) -> None:
         self._control[index, COMMAND], self._control[index, STATUS] = command, BUSY
-        self._waiting.add(index)
+        self._waiting[index] = time.monotonic() + self.timeout_s
         self._go[index].release()
 
-    def _wait(self, timeout_s: float) -> None:
-        """Until all that were told something have done it.
+    def _wait(self, among: set[int], count: int = 0) -> None:
+        """Until so many of these workers, or all, have done what they were told.
 
         Raises:
             WorkerFailed, PufferEdgeError: what one of them ended with.
         """
-        until = time.monotonic() + timeout_s
-        spin = time.monotonic() + self._spin
-        while self._waiting:
+        spin, left = time.monotonic() + self._spin, len(among) - (count or len(among))
+        while len(among & self._waiting.keys()) > left:
             if not self._acquired(spin):
-                self._look(until, timeout_s)
+                self._look()
             for index in list(self._waiting):
                 if self._control[index, STATUS] == DONE:
-                    self._waiting.discard(index)
+                    del self._waiting[index]
                 elif self._control[index, STATUS] == FAILED:
                     self._fail(index)
 
@@ -156,17 +168,17 @@ class Processes:
         found: bool = self._done.acquire(timeout=LOOKS_S)
         return found
 
-    def _look(self, until: float, timeout_s: float) -> None:
+    def _look(self) -> None:
         """See whether a worker that lets wait has died, or takes too long."""
-        for index in sorted(self._waiting):
+        for index, until in sorted(self._waiting.items()):
             process = self._processes[index]
             if not process.is_alive() and self._control[index, STATUS] == BUSY:
                 code = process.exitcode
                 started = "" if self._control[index, COMMAND] else "; a script that trains with processes needs if __name__ == '__main__':"
                 self._stop_with(WorkerFailed(f"worker {index} of {self.sizes.name} died with exit code {code} {self._at(index)}{started}"))
-        if time.monotonic() > until:
-            index = min(self._waiting)
-            self._stop_with(WorkerFailed(f"worker {index} of {self.sizes.name} has not answered for {timeout_s:g} s {self._at(index)}"))
+            if time.monotonic() > until:
+                allowed = self.timeout_s if self._control[index, COMMAND] else START_TIMEOUT_S
+                self._stop_with(WorkerFailed(f"worker {index} of {self.sizes.name} has not answered for {allowed:g} s {self._at(index)}"))
 
     def _at(self, index: int) -> str:
         return where(self.rows, int(self._control[index, ROW]))

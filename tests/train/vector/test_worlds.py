@@ -197,3 +197,51 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         assert time.monotonic() < until, "workers outlived their parent"
         time.sleep(0.1)
     assert all_gone(before), left_behind() - before
+
+
+def asynchronous(**values: Any) -> PPOSettings:
+    """Settings of a small asynchronous training."""
+    about: dict[str, Any] = {"rows": 8, "horizon": 16, "minibatch": 64, "hidden": (8,), "engine": "torch", "workers": 4, "batch": 2}
+    return PPOSettings(vector="asynchronous", **(about | values))
+
+
+def test_asynchronous_rows_keep_their_own_order_and_say_their_lag() -> None:
+    learner = PPO(counting(pause_s=0.0005), asynchronous())
+    try:
+        for update in range(3):
+            rollout = learner._collect()
+            count, seed = rollout.observation[..., 0], rollout.observation[..., 1]
+            begun, before = count[1:] == 0, rollout.terminated[:-1] | rollout.truncated[:-1]
+            np.testing.assert_array_equal(begun, before)  # each row's steps follow each other
+            np.testing.assert_array_equal(count[1:][~begun], count[:-1][~begun] + 1)
+            np.testing.assert_array_equal(seed[1:][~begun], seed[:-1][~begun])
+            np.testing.assert_allclose(rollout.final_observation[..., 0], count + 1)
+            pushed = learner.physical(rollout.action)[..., 0].clip(-1, 1)
+            np.testing.assert_allclose(rollout.reward, pushed, atol=1e-3)  # what was sampled there acted there, in fixed point
+            assert rollout.lag[0].tolist() == [min(update, 1)] * 8 and not rollout.lag[1:].any()
+            learner._finish(rollout, learner.update(rollout))
+        assert learner._metrics(rollout, {}, 0.0)["policy_lag_max"] == 1.0
+    finally:
+        learner.close()
+
+
+def test_asynchronous_training_learns_and_goes_on(tmp_path: Path) -> None:
+    settings = asynchronous(steps=6000, horizon=32, learning_rate=1e-2)
+    learner = PPO(counting(), settings).learn(4000)
+    learner.save(tmp_path / "half")
+    learner.close()
+    again = PPO.load(tmp_path / "half", counting()).learn()
+    again.close()
+    assert again.steps >= 6000 and np.mean(again.recent_returns) > 6.0  # a random policy has 0, the best 8
+
+
+def test_asynchronous_asks_for_what_it_needs() -> None:
+    with pytest.raises(InvalidInput, match="4 workers cannot be waited for 5 at a time"):
+        PPO(counting(), asynchronous(batch=5))
+    with pytest.raises(Unsupported, match="cartpole cannot be stepped asynchronously"):
+        PPO("cartpole", asynchronous())
+    with pytest.raises(InvalidInput, match="exploration 'state'"):
+        asynchronous(exploration="state")
+    learner = PPO(counting("die", 5), asynchronous())
+    with pytest.raises(WorkerFailed, match="died with exit code -9"):
+        learner.learn(1000)
