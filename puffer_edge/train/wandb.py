@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ class WandB:
         """
         identity = self._identity(folder)
         settings = self._wandb.Settings(
+            quiet=True,
             console="off",  # a dashboard drawn over and over is no log
-            x_stats_coreweave_metadata_base_url="http://127.0.0.1",  # else it asks a machine of its cloud, offline too
         )
         config = {name: value for name, value in about.items() if name not in ("format", "settings")} | dict(about["settings"])
         try:
@@ -80,7 +81,7 @@ class WandB:
         """Id and project of this folder's run, made where it has none; kept before W&B hears of it."""
         path = folder / IDENTITY
         try:
-            kept = json.loads(path.read_text()) if path.is_file() else {"id": self._wandb.util.generate_id(), "project": PROJECT}
+            kept = json.loads(path.read_text()) if path.is_file() else {"id": secrets.token_hex(4), "project": PROJECT}
             identity = {"id": str(kept["id"]), "project": self._project or str(kept["project"])}
         except (ValueError, TypeError, KeyError) as error:
             raise BundleError(f"{path} is damaged: {error!r}; without the file a new run begins in W&B") from None
