@@ -122,14 +122,14 @@ class Dashboard:
         about = self._about
         narrow = width < NARROW
         title = Text(f"{about.get('environment', '')} · {about.get('algorithm', '')} · seed {about.get('seed', '')}")
-        parts = [self._progress(width), Text(), self._scores(narrow), Text(), self._times(width), Text(), self._numbers(width)]
+        parts: list[RenderableType] = [self._progress(width), Text(), self._scores(narrow), Text(), self._times(width), Text(), self._numbers(width)]
         return Panel(Group(*parts), title=title, title_align="left", subtitle=Text(str(self._folder)), subtitle_align="right", width=width + 4)
 
     def _progress(self, width: int) -> Text:
         steps, total = self._row.get("steps") or 0.0, self._total or 0
         share = min(1.0, steps / total) if total else 0.0
         done = round(share * width)
-        line = Text("━" * done, "green").append("─" * (width - done) + "\n", "dim")
+        line = Text().append("━" * done, "green").append("─" * (width - done) + "\n", "dim")
         line.append(f"{steps:,.0f} / {total:,} steps", "bold").append(f"  {share:.0%}   ")
         line.append(f"{_number(self._row.get('steps_per_second'))} steps/s", "bold")
         seconds = self._row.get("seconds") or 0.0
@@ -146,13 +146,13 @@ class Dashboard:
             table.add_row(name, words, *([] if narrow else [beside]))
 
         curve = Text(sparkline(self._returns, POINTS), "cyan")
-        line("return", Text(f"{_number(row.get('ep_rew_mean'))}", "bold cyan").append(" of the last 100 training episodes", "dim"), curve)
+        line("return", Text().append(_number(row.get("ep_rew_mean")), "bold cyan").append(" of the last 100 training episodes", "dim"), curve)
         if last:
             interval = f" {_number(last.get('eval_rew_low'))} … {_number(last.get('eval_rew_high'))}" if last.get("eval_rew_low") is not None else ""
-            text = Text(_number(last["eval_rew_mean"]), "bold yellow").append(f"{interval} evaluated at step {last['steps']:,.0f}", "dim")
+            text = Text().append(_number(last["eval_rew_mean"]), "bold yellow").append(f"{interval} evaluated at step {last['steps']:,.0f}", "dim")
             assert self._best is not None
             line("", text, Text(f"best {_number(self._best[0])} at {self._best[1]:,.0f}", "dim"))
-        cost = Text(_number(row.get("cost_rate")), "bold").append(" a step", "dim")
+        cost = Text().append(_number(row.get("cost_rate")), "bold").append(" a step", "dim")
         for name, words in (("ep_cost_mean", " an episode"), ("cost_limit", " allowed"), ("lambda", " λ")):
             if row.get(name) is not None:
                 cost.append(f", {_number(row[name])}{words}", "dim")
@@ -160,7 +160,7 @@ class Dashboard:
             cost.append(f", {_number(last['eval_cost_mean'])} an episode evaluated", "dim")
         line("cost", cost, Text(f"episodes of {_number(row.get('ep_len_mean'))} steps", "dim"))
         acted = row.get("intervention_rate")
-        line("shield", Text("–" if acted is None else f"{acted:.2%}", "bold").append(" of steps changed", "dim"), Text())
+        line("shield", Text().append("–" if acted is None else f"{acted:.2%}", "bold").append(" of steps changed", "dim"), Text())
         return table
 
     def _times(self, width: int) -> Text:

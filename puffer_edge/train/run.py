@@ -17,6 +17,7 @@ from puffer_edge.errors import BundleError, InvalidInput, MissingExtra
 from puffer_edge.find import choose, names
 from puffer_edge.policy import Policy
 from puffer_edge.train import algorithms, lock
+from puffer_edge.train.log import Log
 from puffer_edge.train.settings import PPOSettings
 from puffer_edge.train.settings_file import preset, read_run
 
@@ -76,14 +77,8 @@ class Run:
         return {**found, **about, **ended, "interrupted": ended["status"] in ("stopped", "interrupted")}
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; a last line that was cut off is left out."""
-        rows = []
-        for line in (self.path / METRICS).read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        """The rows of ``metrics.jsonl``; lines that are none are left out, and ``puffer_edge.train.log.Log`` says which they are."""
+        return Log(self.path / METRICS).more() or []
 
     def checkpoints(self) -> tuple[Path, ...]:
         """The checkpoints kept, the latest last."""

@@ -35,7 +35,9 @@ class WandB:
             import wandb
         except ImportError:
             raise MissingExtra("wandb", "writing for Weights & Biases") from None
-        self._project, self._wandb, self._run = project, wandb, None
+        self._project = project
+        self._wandb: Any = wandb
+        self._run: Any = None
         settings = wandb.setup().settings
         if settings.mode in ("offline", "disabled", "dryrun"):
             return
