@@ -178,11 +178,11 @@ class Dashboard:
         others = [name for name in self._row if name not in NAMES and name not in ABOVE and not name.startswith(PREFIX)]
         names = [name for name in (*NAMES, *others) if name in self._row and name not in ("cost_limit", "lambda")]
         names += ["kl_weight"] if self._row.get("kl_weight") else []
-        columns = max(1, width // 34)
+        columns = max(1, width // 30)
         table = Table.grid(padding=(0, 1), expand=False)
         for _ in range(columns):
-            table.add_column(min_width=20, max_width=20, no_wrap=True, overflow="ellipsis")
-            table.add_column(min_width=11, justify="right", no_wrap=True)
+            table.add_column(min_width=18, max_width=18, no_wrap=True, overflow="ellipsis")
+            table.add_column(min_width=10, justify="right", no_wrap=True)
         cells = [part for name in names for part in (Text(NAMES.get(name, name), "dim"), Text(_number(self._row[name])))]
         for at in range(0, len(cells), 2 * columns):
             table.add_row(*cells[at : at + 2 * columns])

@@ -38,14 +38,21 @@ def watch(run: Folder) -> None:
 
 def _follow(folder: Path, found: Run) -> list[int]:
     """Show rows until no process writes any more, or Ctrl-C; the numbers of damaged lines."""
-    log, dashboard = Log(folder / METRICS), Dashboard(OUT)
-    dashboard.begin(folder, found.settings, 0)
+
+    def anew() -> tuple[Log, Dashboard]:
+        dashboard = Dashboard(OUT)
+        dashboard.begin(folder, found.settings, 0)
+        return Log(folder / METRICS), dashboard
+
+    log, dashboard = anew()
     try:
         while True:
             running = Run.load(folder).result["status"] == "running"  # looked at before the rows: none that comes later is missed
             rows = log.more()
             if rows is None:  # it went on from an earlier checkpoint
-                log, rows = Log(folder / METRICS), []
+                dashboard.close(None)
+                log, dashboard = anew()
+                continue
             for row in rows[:-1]:
                 dashboard.take(row)
             for row in rows[-1:]:
@@ -104,7 +111,7 @@ def plot(
         table = Table("environment", "group", "seeds", f"ends at ({x})", f"last {metric}", "95 % interval", box=None, pad_edge=False)
         for g in found:
             s = g.summary()
-            ends = "–" if s["end"] is None else " … ".join(f"{v:,.0f}" for v in dict.fromkeys(s["end"]))
+            ends = "–" if s["end"] is None else " … ".join(f"{v:,.4g}" if v < 1000 else f"{v:,.0f}" for v in dict.fromkeys(s["end"]))
             interval = "–" if s["interval"] is None else "{:.5g} … {:.5g}".format(*s["interval"])
             table.add_row(g.environment, g.label, ", ".join(map(str, s["seeds"])), ends, "–" if s["last"] is None else f"{s['last']:.5g}", interval)
         WIDE.print(table)

@@ -19,6 +19,8 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 40, 46, 50
 """Margins in pixels."""
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1c2430")
 """Told apart by everybody (Okabe and Ito, 2008, Color universal design)."""
+LEGEND_LINE = 16
+"""Pixels from one line of a legend to the next."""
 MAX_POINTS = 600
 """Of one line: more than the picture has pixels only makes the file large."""
 Rows = Sequence[Mapping[str, Any]]
@@ -98,9 +100,9 @@ def comparison(panels: Mapping[str, Sequence[Curve]], x_name: str, y_name: str) 
     """
     parts = []
     for number, (title, curves) in enumerate(panels.items()):
-        x, y = _scales(
-            np.concatenate([part for c in curves for part in (*c.runs, c.middle, c.band[:, :2], c.band[:, ::2])]), TOP + 16 * ((len(curves) - 1) // 2)
-        )
+        seen = np.concatenate([part for c in curves for part in (*c.runs, c.middle, c.band[:, :2], c.band[:, ::2])])
+        lines = -(-len(curves) // _columns([c.label for c in curves]))
+        x, y = _scales(seen, TOP + LEGEND_LINE * (lines - 1))
         inside = [f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *_axes(x, y, x_name, y_name)]
         colored = [(COLORS[k % len(COLORS)], curve) for k, curve in enumerate(curves)]
         for color, curve in colored:
@@ -152,11 +154,16 @@ def _axes(x: _Axis, y: _Axis, x_name: str, y_name: str) -> list[str]:
     return parts
 
 
+def _columns(labels: Sequence[str]) -> int:
+    """Two in a row of the legend, where they are short enough."""
+    return 2 if max(map(len, labels)) <= 44 else 1
+
+
 def _legend(entries: Sequence[tuple[str, str]]) -> list[str]:
-    """Colour and text of each, two in a row."""
-    parts = []
+    """Colour and text of each."""
+    parts, columns = [], _columns([text for _, text in entries])
     for k, (color, text) in enumerate(entries):
-        left, top = LEFT + 310 * (k % 2), 34 + 16 * (k // 2)
+        left, top = LEFT + 310 * (k % columns), 34 + LEGEND_LINE * (k // columns)
         parts.append(f'<line x1="{left}" x2="{left + 22}" y1="{top}" y2="{top}" stroke="{color}" stroke-width="2"/>')
         parts.append(_text(left + 28, top + 4, text, "start"))
     return parts

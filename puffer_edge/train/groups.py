@@ -115,9 +115,8 @@ class Group:
         if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
             notes.append(f"seed {', '.join(map(str, twice))} is there more than once: the interval takes all runs for independent")
         if self.ends and max(self.ends) > min(self.ends) * 1.01:
-            notes.append(
-                f"lengths differ: the mean ends at {min(self.ends):,.0f}, where the shortest run does, others go on to {max(self.ends):,.0f}"
-            )
+            last, longest = (f"{value:,.4g}" if value < 1000 else f"{value:,.0f}" for value in (min(self.ends), max(self.ends)))
+            notes.append(f"{self.label}: the mean ends at {last}, where the shortest run does; others go on to {longest}")
         return notes
 
 
