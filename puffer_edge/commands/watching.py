@@ -26,9 +26,9 @@ def watch(run: Folder) -> None:
     Args:
         run: the run's folder.
     """
+    found = Run.load(run)
     if not OUT.is_terminal:
         raise Unsupported("watch draws on a terminal; elsewhere read metrics.jsonl, a line for each update")
-    found = Run.load(run)
     damaged = _follow(run, found)
     status = Run.load(run).result["status"]
     OUT.print(f"{run} is {status}{'' if status == 'running' else ': puffer-edge plot ' + str(run) + ' draws its curve'}")

@@ -38,7 +38,8 @@ def png(svg: str, scale: float = 2.0) -> bytes:
         else:
             _draw(axes, element, 0.0)
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(out)
     return out.getvalue()
 
 
