@@ -3,14 +3,19 @@
 It draws on a pseudo-terminal that somebody reads, as a user's does. The share is measured by a clock around every call of it; the ratio of
 the two trainings is beside it, and on a machine with other work it says less than it is exact to.
 
-python benchmarks/watching.py [--repeats 5]
+``--picture`` writes docs/dashboard.svg, a training of the pendulum two thirds through, and measures nothing.
+
+python benchmarks/watching.py [--repeats 5] [--picture]
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pty
+import re
+import sys
 import tempfile
 import threading
 import time
@@ -111,11 +116,45 @@ def measure(name: str, settings: PPOSettings, repeats: int) -> dict[str, Any]:
     }
 
 
+class Snapshot:
+    """Draws a dashboard once, at a step, into a file."""
+
+    def __init__(self, path: Path, step: int, title: str) -> None:
+        self.path, self.step, self.title = path, step, title
+        self.console = Console(file=io.StringIO(), record=True, width=100, force_terminal=True, color_system="truecolor")
+        self.dashboard = Dashboard(Console(file=io.StringIO(), width=100))
+
+    def begin(self, folder: Path, about: Mapping[str, Any], steps: int) -> None:
+        self.dashboard.begin(Path("runs") / folder.name, about, steps)
+
+    def write(self, row: Mapping[str, float | None]) -> None:
+        self.dashboard.take(row)
+        if (row["steps"] or 0) >= self.step and "policy_loss" in row:
+            self.console.print(self.dashboard.view())
+            drawn = self.console.export_svg(title=self.title)
+            self.path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL))  # fetches nothing from elsewhere
+            self.step = sys.maxsize
+
+    def close(self, result: Mapping[str, Any] | None) -> None:
+        self.dashboard.close(result)
+
+
+def picture() -> None:
+    """The picture of docs/runs.md."""
+    page = Path(__file__).parents[1] / "docs" / "dashboard.svg"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = replace(settings_for("pendulum"), steps=300_000)
+        train("pendulum", settings=settings, out=Path(folder) / "pendulum-0", writers=[Snapshot(page, 190_000, "puffer-edge train pendulum")])
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--picture", action="store_true")
     settings = vars(parser.parse_args())
+    if settings.pop("picture"):
+        return picture()
     rows = [measure(name, values, settings["repeats"]) for name, values in SETTINGS.items()]
     show("what the dashboard costs", rows)
     save("watching", settings=settings, rows=rows)

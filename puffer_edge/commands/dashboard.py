@@ -178,8 +178,8 @@ class Dashboard:
         others = [name for name in self._row if name not in NAMES and name not in ABOVE and not name.startswith(PREFIX)]
         names = [name for name in (*NAMES, *others) if name in self._row and name not in ("cost_limit", "lambda")]
         names += ["kl_weight"] if self._row.get("kl_weight") else []
-        columns = max(1, width // 30)
-        table = Table.grid(padding=(0, 1), expand=False)
+        columns = max(1, width // 32)
+        table = Table.grid(padding=(0, 2))
         for _ in range(columns):
             table.add_column(min_width=18, max_width=18, no_wrap=True, overflow="ellipsis")
             table.add_column(min_width=10, justify="right", no_wrap=True)
