@@ -28,6 +28,7 @@ from puffer_edge.train.distributions import Distribution, HeldNoise, StateDepend
 from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.normalize import Moments, RewardScale
+from puffer_edge.train.phases import Phases
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 from puffer_edge.train.settings_file import preset
@@ -47,7 +48,9 @@ class Progress:
         seconds: wall time of this call of ``learn``, callbacks included.
         steps_per_second: since the update before, callbacks not included.
         ep_rew_mean: mean return of the last 100 training episodes, sampled actions; NaN before the first has ended.
-        metrics: everything that is logged; NaN where there is no number yet.
+        metrics: everything that is logged; NaN where there is no number yet. ``time_…`` are seconds by phase since the row before
+            (``puffer_edge/train/phases.py``): collect, in it policy and environment where the torch engine runs them, update, and from
+            the end of the row before evaluate, checkpoint, log and callbacks. A later callback finds what earlier ones returned.
     """
 
     steps: int
@@ -59,7 +62,8 @@ class Progress:
 
 
 NetworkMaker = Callable[[Contract, PPOSettings], nn.Module]
-Callback = Callable[[Progress], "bool | None"]
+Callback = Callable[[Progress], "bool | Mapping[str, float] | None"]
+"""Returns None, False to end the training in peace, or numbers of one's own by name, which are logged beside the others."""
 
 
 class Learner:
@@ -79,6 +83,7 @@ class Learner:
         kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
         control: what the KL steers: the weight of its penalty, and a factor on the learning rate.
         last_good: the policy after the last update whose numbers were all finite.
+        phases: where the time goes; whoever works between two updates names what it does.
 
     Raises:
         InvalidInput: unknown environment, or a setting, seed or specification that is wrong.
@@ -119,6 +124,7 @@ class Learner:
         self.reward_scale = RewardScale(rows, s.discount) if s.scale_reward else None
         self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self.steps = 0
+        self.phases = Phases()
         self.episode_return = np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
@@ -199,7 +205,8 @@ class Learner:
 
         Args:
             steps: environment steps to add, rounded up to whole rollouts; None goes on to ``settings.steps``.
-            callback: called after each update; what it raises ends the training, False ends it in peace.
+            callback: called after each update; what it raises ends the training, False ends it in peace. Numbers that it returns are for
+                whoever logs: ``puffer_edge.train.train`` does.
 
         Raises:
             Diverged: a reward, a loss or a weight became NaN or infinite; ``last_good`` is from before.
@@ -209,9 +216,11 @@ class Learner:
         with _one_thread():
             while self.steps < target:
                 began = time.perf_counter()
-                rollout = self._collect()
-                statistics = self.update(rollout)
-                self._finish(rollout, statistics)
+                with self.phases("collect"):
+                    rollout = self._collect()
+                with self.phases("update"):
+                    statistics = self.update(rollout)
+                    self._finish(rollout, statistics)
                 rate = rollout.reward.size / (time.perf_counter() - began)
                 metrics = self._metrics(rollout, statistics, rate)
                 progress = Progress(self.steps, target, time.perf_counter() - start, rate, metrics["ep_rew_mean"], metrics)
@@ -356,9 +365,10 @@ class Learner:
         assert plant is not None
         observation, allowed = self.environment.contract.physical_observation(plant.last), plant.allowed
         for t in range(self.settings.horizon):
-            with torch.inference_mode():
+            with self.phases("policy"), torch.inference_mode():
                 action = self._sample(self._distribution(observation, allowed))
-            step = plant.step(self.physical(action))
+            with self.phases("environment"):
+                step = plant.step(self.physical(action))
             rollout.write(t, observation, allowed, action, step)
             self._count(slice(None), plant, step)
             if self.held_noise is not None:
@@ -446,6 +456,7 @@ class Learner:
             ),
             **statistics,
             "steps_per_second": rate,
+            **self.phases.take(),
         }
 
 
