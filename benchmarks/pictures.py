@@ -23,13 +23,15 @@ def main() -> None:
     """Train and film."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=ROBOTS)
+    parser.add_argument("--gif", action="store_true", help="films beside the pictures; they are some 0.4 MiB each")
+    options = parser.parse_args()
     PICTURES.mkdir(exist_ok=True)
-    for name in parser.parse_args().names:
+    for name in options.names:
         environment = envs.load(name)
         with tempfile.TemporaryDirectory() as folder:
             run = train(name, out=Path(folder) / name)
         guard = Shield.build(environment.contract, environment.shield)
-        for suffix in (".gif", ".png"):
+        for suffix in (".png", ".gif") if options.gif else (".png",):
             path = PICTURES / f"{name}{suffix}"
             episode = picture.film(environment, InFloat(run.policy), guard, 7, path)
             print(f"{path.name}: return {episode.returns[0]:.1f}, {path.stat().st_size / 1024:.0f} KiB", flush=True)
