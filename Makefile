@@ -8,8 +8,8 @@ STAMP  := $(VENV)/.puffer-edge
 PIP    := $(RUN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
 # What the tests use beyond Python and node: the cross compiler of the RP2040 image with its C library, a second C compiler that with lld
-# also builds for WebAssembly, and a browser for the page around it.
-APT := gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf gcc-xtensa-lx106 clang lld cmake chromium
+# also builds for WebAssembly, a browser for the page around it, and Rust for the example of an environment in it.
+APT := gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf gcc-xtensa-lx106 clang lld cmake chromium rustc
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint firmware toolchains clean

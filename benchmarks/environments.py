@@ -91,7 +91,7 @@ def main() -> None:
     print("|---|---|" + "---|" * len(options.rows))
     for name in options.names:
         bare = envs.load(name)
-        around = [] if bare.agents > 1 else [(f"{name}, plant", compose(bare, Shield.build(bare.contract, bare.shield)).environment)]
+        around = [(f"{name}, plant", compose(bare, Shield.build(bare.contract, bare.shield)).environment)]
         for label, environment in [(name, bare), *around]:
             began = time.perf_counter()
             environment.pointer()

@@ -21,7 +21,7 @@ from puffer_edge import envs
 from puffer_edge.commands.sources import EVALUATION_SEED, calibration
 from puffer_edge.envs import closed_loop
 from puffer_edge.integer.quantize import quantize
-from puffer_edge.integer.reference import InFloat, Runner
+from puffer_edge.integer.reference import InFloat
 from puffer_edge.integer.shield import Shield
 from puffer_edge.train import Run, iqm
 from puffer_edge.train.seeds import train_seeds
@@ -55,7 +55,7 @@ def row(name: str, seed: int, run: Run) -> dict[str, Any]:
     guard, bare = Shield.build(env.contract, env.shield), Shield.none(env.contract)
     seen = calibration(env, run.policy, guard)
     found = {
-        key: closed_loop.run(env, Runner(proposer, shield, EPISODES), EVALUATION_SEED)
+        key: closed_loop.play(env, proposer, shield, EPISODES, EVALUATION_SEED)
         for key, proposer, shield in (
             ("float", InFloat(run.policy), guard),
             ("float_unshielded", InFloat(run.policy), bare),

@@ -140,20 +140,20 @@ def converter_rows(runs: list[Path], episodes: int, seed: int) -> Iterator[dict[
     from puffer_edge.envs import closed_loop, load, names
     from puffer_edge.export.tflite_converter import Converted, convert
     from puffer_edge.export.tflm_arena import arena_bytes
-    from puffer_edge.integer.reference import InFloat, Runner
+    from puffer_edge.integer.reference import InFloat
 
     policies = [Policy.load(run / "policy.safetensors") for run in runs]
     for policy in policies or [samples.policy(load(name).contract, (64, 64), "tanh", seed) for name in names()]:
         env = load(policy.name)
         guard = Shield.build(env.contract, env.shield)
-        ran = closed_loop.run(env, Runner(InFloat(policy), guard, 16), seed + 1000)
+        ran = closed_loop.play(env, InFloat(policy), guard, 16, seed + 1000)
         ints, starts = ran.calibration()
         seen = env.contract.physical_observation(ints)
         program = quantize(policy, seen, starts)
         ours, theirs = tflite(program), convert(policy, seen)
         row: dict[str, Any] = {"policy": policy.name, "trained": bool(policies), "episodes": episodes}
         for name, proposer in (("float", InFloat(policy)), ("ours", program), ("converter", Converted(policy, theirs))):
-            row[f"{name}_return"] = float(closed_loop.integer_returns(env, Runner(proposer, guard, episodes), seed).mean())
+            row[f"{name}_return"] = float(closed_loop.integer_returns(env, proposer, guard, episodes, seed).mean())
         for name, model in (("ours", ours), ("converter", theirs)):
             row |= {f"{name}_bytes": len(model), f"{name}_arena_bytes": arena_bytes(model)}
         yield row

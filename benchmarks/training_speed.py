@@ -18,7 +18,7 @@ from record import save, show
 
 from puffer_edge import envs
 from puffer_edge.envs import closed_loop
-from puffer_edge.integer.reference import InFloat, Runner
+from puffer_edge.integer.reference import InFloat
 from puffer_edge.integer.shield import Shield
 from puffer_edge.train import settings_for
 from puffer_edge.train.algorithms.ppo import PPO
@@ -37,7 +37,7 @@ def solved(seeds: int) -> dict[str, Any]:
         began = time.perf_counter()
         learner.learn()
         seconds.append(time.perf_counter() - began)
-        found = closed_loop.run(env, Runner(InFloat(learner.policy()), shield, 100), 8_500_000 + seed)
+        found = closed_loop.play(env, InFloat(learner.policy()), shield, 100, 8_500_000 + seed)
         returns.append(float(found.returns.mean()))
     return {
         "engine": engine,

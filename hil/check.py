@@ -135,7 +135,7 @@ def check(bundle: Bundle, board: Board, environment: Environment, episodes: int,
     largest = {ch.name: float(value) for ch, value in zip(contract.actions, apart * np.exp2(-contract.action_bits.astype(np.float64)))}
     returns = {
         "float": float_returns(environment, bundle.policy, shield, episodes, seed),
-        "integer": integer_returns(environment, Runner(bundle.image.program, shield, episodes), seed),
+        "integer": integer_returns(environment, bundle.image.program, shield, episodes, seed),
         "device": device.returns(),
     }
     return CheckResult(

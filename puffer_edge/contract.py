@@ -16,9 +16,10 @@ from puffer_edge.errors import ContractError, InvalidInput
 from puffer_edge.spaces import ACTION_LIMIT, OBSERVATION_LIMIT, Bools, Floats, Ints, fixed, from_fixed, to_fixed
 
 HEADS = ("discrete", "multi_discrete", "clip", "tanh")
-MAX_OBSERVATIONS = 64
-MAX_ACTIONS = 16
-MAX_CHOICES = 64
+MAX_OBSERVATIONS = 512
+MAX_ACTIONS = 64
+MAX_CHOICES = 256
+"""Of one action. A board takes less: ``integer.image`` says how much."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ class Contract:
 
     Attributes:
         name: name of the task, at most 15 letters, digits, "_", "." or "-".
-        observations: channels in the order of the vector, 1 to 64.
-        actions: actuator channels in order, 1 to 16.
+        observations: channels in the order of the vector, 1 to 512.
+        actions: actuator channels in order, 1 to 64.
         head: "discrete", "multi_discrete", "clip" or "tanh".
         rate_hz: base rate; the shield runs at every base tick.
-        levels: for "discrete": row k holds the physical outputs that choice k proposes, 2 to 64 rows. For "multi_discrete": row j
-            holds the physical values among which action j is chosen, 2 to 64 a row.
+        levels: for "discrete": row k holds the physical outputs that choice k proposes, 2 to 256 rows. For "multi_discrete": row j
+            holds the physical values among which action j is chosen, 2 to 256 a row.
         policy_divider: the policy runs at every k-th base tick.
         staleness_limit: consecutive ticks without an observation before the fallback acts.
         expected_delay_us: delay from measurement to actuation that the policy was trained for.
@@ -109,11 +110,16 @@ class Contract:
         return len(self.actions)
 
     @property
+    def groups(self) -> tuple[int, ...]:
+        """Choices of each group of the head, in the order of the network's outputs; a 1 for each number of a continuous one."""
+        if self.head == "multi_discrete":
+            return tuple(len(row) for row in self.levels)
+        return (len(self.levels),) if self.head == "discrete" else (1,) * len(self.actions)
+
+    @property
     def n_outputs(self) -> int:
         """Width of the network's last layer."""
-        if self.head == "multi_discrete":
-            return sum(len(row) for row in self.levels)
-        return len(self.levels) if self.head == "discrete" else len(self.actions)
+        return sum(self.groups)
 
     @property
     def period_us(self) -> int:

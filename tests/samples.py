@@ -12,7 +12,7 @@ from puffer_edge.device.bundle import Bundle
 from puffer_edge.envs import closed_loop, load
 from puffer_edge.envs.environment import Environment
 from puffer_edge.export.bundle import export
-from puffer_edge.integer.reference import InFloat, Runner
+from puffer_edge.integer.reference import InFloat
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Conv, Head, Layer, Normalizer, Policy, Pool, Recurrent
 from puffer_edge.spaces import Floats
@@ -119,7 +119,7 @@ def episodes(contract: Contract, rows: int = 2000, length: int = 50, seed: int =
 def rollout(env: Environment, actor: Policy, episodes: int = 4) -> Floats:
     """Physical observations of a policy's own episodes behind the default shield."""
     guard = Shield.build(env.contract, env.shield)
-    return env.contract.physical_observation(closed_loop.run(env, Runner(InFloat(actor), guard, episodes)).observations)
+    return env.contract.physical_observation(closed_loop.play(env, InFloat(actor), guard, episodes).observations)
 
 
 def bundle(folder: Path, environment: str = "pendulum", board: str = "host", hidden: tuple[int, ...] = (8, 8)) -> Bundle:

@@ -19,7 +19,7 @@ FLOORS = (
     ("commands",),
     ("engines",),
     ("hil", "export"),
-    ("train",),
+    ("bridges", "train"),
     ("intake",),
     ("envs",),
     ("device",),
@@ -35,6 +35,8 @@ DATA = ("firmware", "targets")  # folders of files; whoever opens them as packag
 # What may be imported at the top of a module, beyond the standard library, numpy and this package, and where.
 AT_TOP = {
     "torch": ("puffer_edge.train",),
+    "gymnasium": ("puffer_edge.bridges",),
+    "pettingzoo": ("puffer_edge.bridges",),
     "rich": ("puffer_edge.commands",),
     "tyro": ("puffer_edge.cli", "puffer_edge.commands"),
 }

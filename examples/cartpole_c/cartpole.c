@@ -1,6 +1,6 @@
 /* CartPole in C through pe_env.h: the same dynamics as puffer_edge/envs/cartpole.py, stepped by the native trainer without a copy.
  *
- *   cc -O3 -fPIC -shared -I$(python -c 'import puffer_edge.envs as e; print(*e.__path__)') cartpole.c -o cartpole.so -lm
+ *   cc -O3 -fPIC -shared -I$(python -c 'import puffer_edge.envs as e; print(*e.__path__)') cartpole.c -o libcartpole.so -lm
  */
 #include <math.h>
 #include <string.h>

@@ -39,7 +39,6 @@ def compare(
     """
     from puffer_edge.envs import closed_loop
     from puffer_edge.integer.compare import comparable, diverge
-    from puffer_edge.integer.reference import Runner
 
     check_episodes(episodes, seed)
     first, second = (_loaded(path, profile) for path in (a, b))
@@ -52,7 +51,7 @@ def compare(
         seen, starts = read_observations(observations, first.program.contract.n_observations).values()
         places = {observations.name: (first.program.contract.observe(seen)[0], starts)}
     elif env is not None:
-        runs = {name: closed_loop.run(env, Runner(one.program, one.shield, episodes), seed) for name, one in (("a", first), ("b", second))}
+        runs = {name: closed_loop.play(env, one.program, one.shield, episodes, seed) for name, one in (("a", first), ("b", second))}
         places = {f"rollouts of {name}": found.calibration() for name, found in runs.items()}
         result["returns"] = {name: found.summary(one.shield.stages) for (name, found), one in zip(runs.items(), (first, second))}
         result["return_difference"] = _paired(runs["a"].returns, runs["b"].returns, seed)

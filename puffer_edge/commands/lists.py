@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
+import tyro
 from rich.table import Table
 
-from puffer_edge.commands.console import OUT, WIDE, Flag, show_result
+from puffer_edge.commands.console import OUT, WIDE, Flag, Name, show_result
+from puffer_edge.errors import InvalidInput
 
 
 def targets(json: Flag = False) -> None:
@@ -15,8 +18,6 @@ def targets(json: Flag = False) -> None:
     Args:
         json: print as JSON.
     """
-    from dataclasses import asdict
-
     from puffer_edge.device import target
 
     found = [target.load(name) for name in target.names()]
@@ -32,12 +33,28 @@ def targets(json: Flag = False) -> None:
     show_result(json, [asdict(t) for t in found], show)
 
 
-def environments(json: Flag = False) -> None:
-    """List the environments.
+def environments(
+    what: Annotated[Literal["list", "check"], tyro.conf.Positional] = "list", name: Name = "", *, seed: int = 0, json: Flag = False
+) -> None:
+    """List the environments, or check one of your own: 'puffer-edge envs check my_module:MINE'.
+
+    A check tries rule by rule what a training, an export and a board will rely on, and names the line to change. Exit code 1 if a rule is broken.
 
     Args:
+        what: list, or check.
+        name: what to check: a name of the list, my_module:MINE, or gym:ID.
+        seed: of a check's start states and actions.
         json: print as JSON.
     """
+    if what == "check":
+        _check(name, seed, json)
+    elif name:
+        raise InvalidInput(f"'envs list' takes no name; to check it: puffer-edge envs check {name}")
+    else:
+        _list(json)
+
+
+def _list(json: bool) -> None:
     from puffer_edge import envs
 
     found = [envs.load(name) for name in envs.names()]
@@ -64,14 +81,52 @@ def environments(json: Flag = False) -> None:
     show_result(json, rows, show)
 
 
+def _check(name: str, seed: int, json: bool) -> None:
+    from puffer_edge import envs
+    from puffer_edge.envs import check
+    from puffer_edge.envs.checking.places import of_error
+    from puffer_edge.envs.checking.subject import Finding
+
+    if not name or not 0 <= seed < 2**32 - 1:
+        raise InvalidInput(f"envs check needs a name, as in 'puffer-edge envs check my_module:MINE', and a seed from 0 on, not {name!r} and {seed}")
+    try:
+        found = list(check.verdicts(envs.load(name), seed))
+    except InvalidInput as error:
+        if error.__cause__ is None or (place := of_error(error.__cause__)) is None:
+            raise
+        found = [check.Verdict("import", "the module is imported", (Finding(str(error), place),))]
+    broken = sum(bool(v.findings) for v in found)
+
+    def show() -> None:
+        for v in found:
+            state = "broken" if v.findings else "waits" if v.waits else "ok"
+            OUT.print(f"{state:7}{v.rule:20}{v.promise}", style={"broken": "red", "waits": "yellow"}.get(state, ""))
+            if v.note:
+                OUT.print(f"{'':27}{v.note}")
+            if v.waits:
+                OUT.print(f"{'':7}not tried: {v.waits} must hold first")
+            for finding in v.findings:
+                OUT.print(f"{'':7}{finding.message}")
+                if finding.place is not None:
+                    OUT.print(f"{'':7}→ {finding.place.file}:{finding.place.line}: {finding.place.text}")
+        OUT.print(f"{name}: {broken} of {len(found)} rules broken" if broken else f"{name} keeps all {len(found)} rules")
+
+    rules = [
+        {"rule": v.rule, "promise": v.promise, "note": v.note, "waits_for": v.waits}
+        | {"findings": [{"message": f.message} | (asdict(f.place) if f.place else {}) for f in v.findings]}
+        for v in found
+    ]
+    show_result(json, {"environment": name, "ok": not broken, "rules": rules}, show)
+    if broken:
+        raise SystemExit(1)
+
+
 def doctor(json: Flag = False) -> None:
     """What is installed, what is missing, and how to get it.
 
     Args:
         json: print as JSON.
     """
-    from dataclasses import asdict
-
     from puffer_edge.device import doctor as checks
 
     found = checks.checks()

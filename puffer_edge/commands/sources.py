@@ -70,11 +70,10 @@ class Task:
             InvalidInput: there is no environment.
         """
         from puffer_edge.envs import closed_loop
-        from puffer_edge.integer.reference import Runner
 
         if self.environment is None:
             raise InvalidInput(f"{self.policy.name} has no environment here, so no return: import it with --env, or compare without returns")
-        return closed_loop.run(self.environment, Runner(proposer, self.shield, episodes), seed)
+        return closed_loop.play(self.environment, proposer, self.shield, episodes, seed)
 
 
 def policy_of(run: Path) -> tuple[Any, Any]:
@@ -178,7 +177,7 @@ def _drawn(policy: Any) -> tuple[Any, Any]:
 def calibration(env: Any, policy: Any, guard: Any) -> tuple[Any, Any]:
     """Physical observations of the policy's own rollouts, in order of time, and where episodes begin."""
     from puffer_edge.envs import closed_loop
-    from puffer_edge.integer.reference import InFloat, Runner
+    from puffer_edge.integer.reference import InFloat
 
-    observations, starts = closed_loop.run(env, Runner(InFloat(policy), guard, CALIBRATION_EPISODES), CALIBRATION_SEED).calibration()
+    observations, starts = closed_loop.play(env, InFloat(policy), guard, CALIBRATION_EPISODES, CALIBRATION_SEED).calibration()
     return env.contract.physical_observation(observations), starts

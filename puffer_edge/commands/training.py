@@ -184,10 +184,17 @@ def _show_training(result: dict[str, Any], solved: float) -> None:
         if found:
             low, high = found["interval"]
             OUT.print(f"  return {found['return']:.1f} (95 % interval {low:.1f} … {high:.1f}) {words}, {found['episodes']} fresh episodes")
+            _warn_of_forbidden(found)
     if result["evaluation"] and result["evaluation"]["return"] < solved:
         OUT.print(f"  not solved: {result['environment']} counts as solved at {solved:g}; more --steps or a larger --hidden may help", style="yellow")
     name = f"{result['environment']}-rp2040".replace(":", "-")
     OUT.print(f"next: puffer-edge export {quote(result['run'])} --target rp2040 --out build/{name}")
+
+
+def _warn_of_forbidden(found: dict[str, Any]) -> None:
+    """Say how often a policy chose what its environment did not allow."""
+    if share := found.get("forbidden_share"):
+        OUT.print(f"  at {share:.1%} of the steps it chose what was not allowed: it is deployed, and evaluated, without masks", style="yellow")
 
 
 def evaluate(
@@ -240,5 +247,6 @@ def evaluate(
         OUT.print(table)
         if integer:
             OUT.print(f"{profile} keeps {result['return_kept']:.2%} of the float return")
+        _warn_of_forbidden(result["float"])
 
     show_result(json, result, show)

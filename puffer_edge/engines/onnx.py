@@ -15,7 +15,7 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.errors import BundleError, MissingExtra
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer import vectors
-from puffer_edge.integer.reference import InFloat, Runner
+from puffer_edge.integer.reference import InFloat
 from puffer_edge.integer.scales import over_time
 from puffer_edge.spaces import Floats
 
@@ -165,7 +165,7 @@ def _met(case: Case) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], str]
     if case.bundle.environment:
         env = envs.load(case.bundle.environment)
         episodes = max(EPISODES, -(-case.count // env.max_steps))
-        found = closed_loop.run(env, Runner(InFloat(policy), case.image.shield, episodes), ROLLOUT_SEED + case.seed)
+        found = closed_loop.play(env, InFloat(policy), case.image.shield, episodes, ROLLOUT_SEED + case.seed)
         observations, starts = found.calibration()
         return observations, starts, f"{episodes} fresh episodes"
     held = case.bundle.vectors

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from puffer_edge.contract import Contract
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.firmware.shared import protocol
-from puffer_edge.integer.reference import InFloat, Runner
+from puffer_edge.integer.reference import InFloat, Proposer, Runner
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.spaces import Bools, Floats, Ints
@@ -23,15 +24,19 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, eq=False)
 class Episodes:
-    """What happened in one episode of every row.
+    """What happened in so many episodes. A tick is one action of one agent.
 
     Attributes:
-        returns: (episodes,) sum of rewards.
-        costs: (episodes,) sum of costs.
+        returns: (episodes,) sum of rewards; of several agents the mean of theirs, as a training's ``ep_rew_mean``.
+        costs: (episodes,) sum of costs, likewise.
         lengths: (episodes,) steps.
         outcome: (ticks,) uint32 flags and reasons of every tick of every episode.
         observations: (ticks, n) int32 fixed-point observations.
-        episode: (ticks,) episode of every tick; the ticks of one episode are in order of time.
+        episode: (ticks,) what every tick belongs to: an agent's part in an episode, from where it begins, or begins anew, to where it
+            ends; the ticks of one are in order of time.
+        seed: of the episodes.
+        forbidden: ticks at which the policy proposed what the environment did not allow; None where it allows everything. Policies are
+            deployed without masks, so they are evaluated without.
     """
 
     returns: Floats
@@ -41,6 +46,7 @@ class Episodes:
     observations: Ints
     episode: npt.NDArray[np.int64]
     seed: int
+    forbidden: int | None = None
 
     def calibration(self) -> tuple[Ints, Bools]:
         """What the policy itself saw: (N, n) observations of the ticks at which it ran, episode by episode, and (N,) where each begins."""
@@ -65,7 +71,7 @@ class Episodes:
             "cost": float(self.costs.mean()),
             "steps": int(self.lengths.sum()),
             "interventions": count_reasons(self.outcome, stages),
-        }
+        } | ({} if self.forbidden is None else {"forbidden_share": self.forbidden / len(self.outcome)})
 
 
 def count_reasons(outcome: Any, stages: Sequence[str]) -> dict[str, int]:
@@ -77,57 +83,83 @@ def count_reasons(outcome: Any, stages: Sequence[str]) -> dict[str, int]:
     return counts
 
 
+def play(environment: Environment, proposer: Proposer, shield: Shield, episodes: int, seed: int = 0) -> Episodes:
+    """Episodes of a program, or of ``InFloat``, behind a shield; all agents of an environment have the same one.
+
+    Raises:
+        InvalidInput: they were made for another contract than the environment's.
+    """
+    return run(environment, Runner(proposer, shield, episodes * environment.agents), seed)
+
+
 def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
-    """One episode a row, through the tick that devices compute.
+    """One episode a row, or for as many rows as there are agents, through the tick that devices compute.
+
+    An episode is over when all agents have terminated, or at the clock.
 
     Args:
         environment: the plant.
-        runner: a program (or ``InFloat`` policy) behind its shield, one row an episode.
+        runner: a program (or ``InFloat`` policy) behind its shield, one row an agent, episode after episode.
         seed: episode k starts from ``environment.start(seed, k)``.
 
     Raises:
-        InvalidInput: the runner's contract is not the environment's.
-        Unsupported: the environment has several agents.
+        InvalidInput: the runner's contract is not the environment's, or its rows are not a multiple of the agents.
     """
     c = runner.contract
-    if environment.agents > 1:
-        raise Unsupported(f"{environment.name} has {environment.agents} agents: a closed loop is one agent's")
     environment = environment.under(c)
     if c.digest != environment.contract.digest:
         raise InvalidInput(f"the policy was made for another contract than {environment.name}: " + "; ".join(c.differences(environment.contract)))
-    rows = runner.rows
-    numbers = np.arange(rows)
-    state = environment.start(seed, numbers)
-    alive = np.ones(rows, bool)
-    returns, costs, lengths = np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int64)
-    outcomes, seen, episode = [], [], []
-    flags: Any = protocol.STEP_RESET
+    agents, n = environment.agents, runner.rows // environment.agents
+    if n * agents != runner.rows:
+        raise InvalidInput(f"{environment.name} has {agents} agents: {runner.rows} rows are no whole number of episodes")
+    numbers, state = np.arange(n), environment.start(seed, np.arange(n))
+    going, gone = np.ones(n, bool), np.zeros((n, agents), bool)
+    returns, costs, lengths = np.zeros((n, agents)), np.zeros((n, agents)), np.zeros(n, np.int64)
+    outcomes, seen, parts, part, forbidden = [], [], [], np.arange(runner.rows), 0
+    anew = np.ones(runner.rows, bool)
     for elapsed in range(environment.max_steps):
-        observation, _, invalid = c.observe(environment.observe(state))
-        tick = runner.tick(observation, flags | invalid * np.uint32(protocol.STEP_INVALID), digest=False)
-        flags = 0
-        following, reward, cost, terminated = environment.advance(state, c.physical_action(tick.applied), seed, numbers, elapsed)
-        state = np.where(alive[:, None], following, state)  # an ended row rests: its plant may diverge
-        outcomes.append(tick.outcome[alive])
-        seen.append(observation[alive])
-        episode.append(np.flatnonzero(alive))
-        returns += np.where(alive, reward, 0.0)
-        costs += np.where(alive, cost, 0.0)
-        lengths += alive
-        alive &= ~terminated
-        if not alive.any():
+        observation, _, invalid = c.observe(environment.observe(state).reshape(runner.rows, -1))
+        flags: Any = anew * np.uint32(protocol.STEP_RESET) | invalid * np.uint32(protocol.STEP_INVALID)
+        tick = runner.tick(observation, flags, digest=False)
+        action = c.physical_action(tick.applied).reshape(n, agents, -1)
+        following, reward, cost, terminated, alive = environment.advance_agents(state, action, seed, numbers, elapsed, gone)
+        acted = alive & going[:, None]
+        rows = acted.reshape(-1)
+        if environment.allowed is not None:
+            forbidden += int((~_within(c, tick.raw, environment.allowed(state).reshape(runner.rows, -1)) & rows).sum())
+        state = np.where(going[:, None], following, state)  # what has ended rests: its plant may diverge
+        outcomes.append(tick.outcome[rows])
+        seen.append(observation[rows])
+        parts.append(part[rows])
+        returns += np.where(acted, reward, 0.0)
+        costs += np.where(acted, cost, 0.0)
+        lengths += going
+        anew, gone = ~rows, terminated
+        part = part + runner.rows * anew
+        going &= ~(terminated.all(-1) & alive.any(-1))
+        if not going.any():
             break
-    return Episodes(returns, costs, lengths, np.concatenate(outcomes), np.concatenate(seen), np.concatenate(episode), seed)
+    about = np.concatenate(outcomes), np.concatenate(seen), np.concatenate(parts)
+    return Episodes(returns.mean(-1), costs.mean(-1), lengths, *about, seed, None if environment.allowed is None else forbidden)
 
 
-def integer_returns(environment: Environment, runner: Runner, seed: int) -> Floats:
-    """(rows,) returns of the integer program behind its shield."""
-    return run(environment, runner, seed).returns
+def _within(c: Contract, raw: Ints, allowed: Bools) -> Bools:
+    """(rows,) whether (rows, m) proposals are choices that (rows, n_outputs) ``allowed`` leaves, in every group."""
+    if c.head == "discrete":
+        return np.asarray(((raw[:, None] == c.level_ints).all(-1) & allowed).any(-1))
+    columns = np.repeat(np.arange(c.n_actions), c.groups)
+    chosen = (raw[:, columns] == c.level_ints) & allowed
+    return np.asarray(np.logical_or.reduceat(chosen, np.cumsum([0, *c.groups[:-1]]), axis=-1).all(-1))
+
+
+def integer_returns(environment: Environment, program: Proposer, shield: Shield, episodes: int, seed: int) -> Floats:
+    """(episodes,) returns of the integer program behind its shield."""
+    return play(environment, program, shield, episodes, seed).returns
 
 
 def float_returns(environment: Environment, policy: Policy, shield: Shield, episodes: int, seed: int) -> Floats:
     """(episodes,) returns of the float policy behind the same shield."""
-    return run(environment, Runner(InFloat(policy), shield, episodes), seed).returns
+    return play(environment, InFloat(policy), shield, episodes, seed).returns
 
 
 class Reply(Protocol):
@@ -163,9 +195,14 @@ class Loop:
         seed: of the episodes.
         source: who gives the actions.
         sense: changes physical observations on their way to the board (noise, NaN, loss); None for the plant's own.
+
+    Raises:
+        Unsupported: the environment has several agents: a board is one of them.
     """
 
     def __init__(self, environment: Environment, seed: int, source: str, sense: Callable[[Floats], Floats] | None = None) -> None:
+        if environment.agents > 1:
+            raise Unsupported(f"{environment.name} has {environment.agents} agents, a board is one: 'puffer-edge eval --integer' runs all")
         self.environment, self.seed, self.source, self.sense = environment, seed, source, sense
         self.step = 0
         self._episode = 0

@@ -50,10 +50,14 @@ class Dynamics:
         reset: ``(draw, state, parameters)`` writes a start state into ``state`` (S,).
         observe: ``(state, observation)`` writes what is seen, (n_observation,), or (agents, n_observation) with several agents.
         step: ``(draw, state, action, parameters) → reward, cost, terminated``, changes ``state`` in place; with several agents
-            ``(draw, state, action, parameters, reward, cost, terminated, alive)`` writes (agents,) each.
+            ``(draw, state, action, parameters, reward, cost, terminated, alive)`` writes (agents,) each; ``alive`` says who acted in this
+            step: one that did not gets reward 0, cost 0 and terminated 1, and may act again later.
         parameters: what ``parameters`` holds, in order.
         agents: agents that share the state.
         random_steps: ``step`` draws random numbers.
+        allow: ``(state, allowed)`` writes 1 for each choice that may be taken next and 0 for the others, (n_choices,), or (agents, n_choices)
+            with several agents; None where all may. At least one of each group must be 1 for an agent that acts.
+        n_choices: of one agent, where there is ``allow``: the contract's ``n_outputs``, group after group.
         scratch: 64-bit words behind ``draw[DRAW]`` that the functions may use while they run; what is in them before is not defined.
     """
 
@@ -67,6 +71,8 @@ class Dynamics:
     agents: int = 1
     random_steps: bool = False
     scratch: int = 0
+    allow: Callable[..., None] | None = None
+    n_choices: int = 0
 
     @cached_property
     def values(self) -> Floats:
@@ -102,6 +108,39 @@ class Dynamics:
             rows.observe_rows(self.observe, self.agents),
         )
 
+    @cached_property
+    def plain_allow(self) -> rows.Loop | None:
+        """The loop of ``allow`` in plain Python; None without it."""
+        return None if self.allow is None else rows.allow_rows(self.allow, self.agents)
+
+    def allow_within(self) -> Callable[..., None] | None:
+        """``allow`` for dynamics around these, whose state begins with this one; None without it."""
+        if self.allow is None:
+            return None
+        allow, size = self.allow, self.n_state
+
+        def allow_front(state: Any, allowed: Any) -> None:
+            allow(state[:size], allowed)
+
+        return allow_front
+
+    @property
+    def permit(self) -> Callable[[Floats], Bools] | None:
+        """``(n, S) states → (n, n_choices)``, or (n, agents, n_choices): the choices that may be taken next; None where all may."""
+        return None if self.allow is None else self._permit
+
+    def _permit(self, state: Floats) -> Bools:
+        assert self.plain_allow is not None
+        state = np.ascontiguousarray(state, np.float64)
+        allowed = np.zeros((len(state), self.agents, self.n_choices), np.uint8)
+        if (fast := self._fast(len(state))) is not None:
+            fast.allow(state, allowed)
+        else:
+            with np.errstate(all="ignore"):
+                self.plain_allow(state, allowed)
+        found: Bools = allowed != 0
+        return found[:, 0] if self.agents == 1 else found
+
     def start(self, draws: Draws) -> Floats:
         """(n, S) start states."""
         n = len(draws)
@@ -121,7 +160,7 @@ class Dynamics:
                 self.plain[2](state, observation)
         return observation[:, 0] if self.agents == 1 else observation
 
-    def advance(self, state: Floats, action: Floats, draws: Draws | None = None) -> tuple[Floats, Floats, Floats, Bools]:
+    def advance(self, state: Floats, action: Floats, draws: Draws | None = None) -> tuple[Any, ...]:
         """One step of every row.
 
         Args:
@@ -130,7 +169,7 @@ class Dynamics:
             draws: where the random numbers come from; None serves dynamics that draw none.
 
         Returns:
-            (n, S) state, (n,) reward, (n,) cost, (n,) terminated; the last three (n, agents) with several agents.
+            (n, S) state, (n,) reward, (n,) cost, (n,) terminated; the last three (n, agents) with several agents, and (n, agents) alive.
 
         Raises:
             InvalidInput: the dynamics draw random numbers and there are none.
@@ -148,7 +187,7 @@ class Dynamics:
             out = (action, following, observation, reward, cost, terminated, alive)
             self._step(first, draws.key, draws.step[part], *(array[part] for array in out))
         ended = terminated != 0
-        return (following, reward[:, 0], cost[:, 0], ended[:, 0]) if self.agents == 1 else (following, reward, cost, ended)
+        return (following, reward[:, 0], cost[:, 0], ended[:, 0]) if self.agents == 1 else (following, reward, cost, ended, alive != 0)
 
     def _reset(self, *arguments: Any) -> None:
         if (fast := self._fast(len(arguments[2]))) is not None:

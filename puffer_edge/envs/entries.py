@@ -11,7 +11,8 @@ carray: Any = None
 reset_rows: Any = None
 step_rows: Any = None
 observe_rows: Any = None
-STATE = OBSERVATION = ACTION = AGENTS = 0
+allow_rows: Any = None
+STATE = OBSERVATION = ACTION = AGENTS = CHOICES = 0
 
 
 def reset_many(n: Any, first: Any, key: Any, step: Any, mask: Any, parameters: Any, state: Any, observation: Any) -> None:
@@ -55,3 +56,7 @@ def step_many(
 
 def observe_many(n: Any, state: Any, observation: Any) -> None:
     observe_rows(carray(state, (n, STATE)), carray(observation, (n, AGENTS, OBSERVATION)))
+
+
+def allow_many(n: Any, state: Any, allowed: Any) -> None:
+    allow_rows(carray(state, (n, STATE)), carray(allowed, (n, AGENTS, CHOICES)))

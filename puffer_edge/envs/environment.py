@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from puffer_edge.contract import Contract
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.dynamics import Dynamics
 from puffer_edge.envs.native import Pointer
-from puffer_edge.errors import MissingExtra, Unsupported
+from puffer_edge.envs.world import Living, World
+from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
 
@@ -37,9 +39,17 @@ class Environment:
             it is given stays as it was. A third argument, ``draws``, where ``random_steps`` is true.
         random_steps: ``step`` draws random numbers.
         agents: agents that share a row's state: observation, action, reward, cost and terminated are (n, agents, …) where there are
-            several.
+            several, and ``step`` may give a fifth array, ``alive`` (n, agents): who acted in the step. One that did not gets reward 0,
+            cost 0 and terminated True, and may act again later. Without that array whoever has terminated acts no more in its episode.
         dynamics: the scalar functions that the three are made of, if they are.
         pure: all that changes is in the state, so that it can be saved and put back; of Gymnasium's environments it is not.
+        living: makes one environment that goes forward only, where it is such; a plant steps that, and the functions here serve the rest.
+        allowed: ``state (n, S) → (n, n_outputs)``, (n, agents, n_outputs) where there are several: the choices that may be taken next; None
+            where all may.
+        world: makes so many rows that live side by side, where that is another thing than as many of ``living``.
+
+    Raises:
+        InvalidInput: there are masks, and the head is not one of choices.
     """
 
     name: str
@@ -50,11 +60,18 @@ class Environment:
     shield: tuple[Mapping[str, Any], ...]
     reset: Callable[[Draws], Floats]
     observe: Callable[[Floats], Floats]
-    step: Callable[..., tuple[Floats, Floats, Floats, Bools]]
+    step: Callable[..., tuple[Any, ...]]
     random_steps: bool = False
     agents: int = 1
     dynamics: Dynamics | None = None
     pure: bool = True
+    living: Callable[[], Living] | None = None
+    allowed: Callable[[Floats], Bools] | None = None
+    world: Callable[[int], World] | None = None
+
+    def __post_init__(self) -> None:
+        if self.allowed is not None and self.contract.head not in ("discrete", "multi_discrete"):
+            raise InvalidInput(f"{self.name} masks choices, but its head {self.contract.head!r} gives numbers: a mask needs a head of choices")
 
     @staticmethod
     def of_scalars(
@@ -66,16 +83,60 @@ class Environment:
         shield: tuple[Mapping[str, Any], ...] = ({"stage": "limit"},),
         name: str = "",
     ) -> Environment:
-        """An environment from scalar functions of one row; its name is the contract's unless another is given."""
-        faces: dict[str, Any] = {"reset": dynamics.start, "observe": dynamics.look, "step": dynamics.advance}
+        """An environment from scalar functions of one row; its name is the contract's unless another is given.
+
+        Raises:
+            InvalidInput: the dynamics mask another number of choices than the contract has, or the head has none.
+        """
+        if dynamics.allow is not None and dynamics.n_choices != contract.n_outputs:
+            raise InvalidInput(f"{name or contract.name}: the dynamics mask {dynamics.n_choices} choices, the contract has {contract.n_outputs}")
+        faces: dict[str, Any] = {"reset": dynamics.start, "observe": dynamics.look, "step": dynamics.advance, "allowed": dynamics.permit}
         about: dict[str, Any] = {"random_steps": dynamics.random_steps, "agents": dynamics.agents, "dynamics": dynamics}
         return Environment(name or contract.name, contract, dynamics.n_state, max_steps, solved, shield, **faces, **about)
 
+    @staticmethod
+    def of_library(
+        file: str | Path,
+        contract: Contract,
+        *,
+        solved: float,
+        max_steps: int = 0,
+        shield: tuple[Mapping[str, Any], ...] = ({"stage": "limit"},),
+        random_steps: bool = True,
+        name: str = "",
+    ) -> Environment:
+        """An environment from a library in C, C++ or Rust that holds ``const pe_env pe_environment`` (``pe_env.h``).
+
+        Args:
+            file: the shared library; write ``Path(__file__).parent / "mine.so"`` for one beside your module. It is loaded: its code runs.
+            contract: names, units and ranges of what it observes and drives.
+            solved: as in ``Environment``.
+            max_steps: as in ``Environment``; 0: what the library says.
+            shield: as in ``Environment``.
+            random_steps: False if its step draws no random number.
+            name: the contract's unless another is given.
+
+        Raises:
+            InvalidInput: the file is missing, no library, or one for another version of ``pe_env.h``; or nobody says max_steps.
+            ContractError: its sizes are others than the contract's.
+            Unsupported: it wants parameters for each environment.
+        """
+        from puffer_edge.envs import library
+
+        pointer = library.open_library(Path(file), contract)
+        max_steps = max_steps or int(pointer.struct.max_steps)
+        if not max_steps:
+            raise InvalidInput(f"{Path(file).name} never ends an episode: say max_steps")
+        made = library.dynamics(Path(file), pointer, random_steps)
+        return Environment.of_scalars(contract, made, max_steps=max_steps, solved=solved, shield=shield, name=name)
+
     @property
     def scalars(self) -> Dynamics | None:
-        """The scalar functions, if reset, observe and step are still made of them."""
+        """The scalar functions, if reset, observe, step and allowed are still made of them."""
         d = self.dynamics
-        return d if d is not None and (self.reset, self.observe, self.step) == (d.start, d.look, d.advance) else None
+        if d is None or (self.reset, self.observe, self.step, self.allowed) != (d.start, d.look, d.advance, d.permit):
+            return None
+        return d
 
     def pointer(self) -> Pointer:
         """This environment as the ``pe_env`` of ``pe_env.h``; the first call compiles, which takes a second or two, or reads the cache.
@@ -110,6 +171,34 @@ class Environment:
         Returns:
             what ``step`` does.
         """
+        following, reward, cost, terminated, *_ = self._stepped(state, action, seed, episodes, elapsed)
+        return following, reward, cost, terminated
+
+    def advance_agents(
+        self, state: Floats, action: Floats, seed: int, episodes: npt.ArrayLike, elapsed: npt.ArrayLike, gone: Bools
+    ) -> tuple[Floats, Floats, Floats, Bools, Bools]:
+        """``advance``, agent by agent, however many there are.
+
+        Args:
+            state: (n, S).
+            action: (n, agents, n_actions) in physical units.
+            seed: as in ``advance``.
+            episodes: as in ``advance``.
+            elapsed: as in ``advance``.
+            gone: (n, agents) who terminated before in its episode; they do not act where ``step`` says nothing about it.
+
+        Returns:
+            (n, S) state; (n, agents) reward, cost and terminated, 0, 0 and True of those that did not act; (n, agents) alive, who acted.
+        """
+        n, agents = len(state), self.agents
+        following, *found = self._stepped(state, action[:, 0] if agents == 1 else action, seed, episodes, elapsed)
+        reward, cost, terminated = (x.reshape(n, agents) for x in found[:3])
+        alive = found[3] if len(found) > 3 else ~gone
+        if not alive.all():
+            reward, cost, terminated = np.where(alive, reward, 0.0), np.where(alive, cost, 0.0), terminated | ~alive
+        return following, reward, cost, terminated, alive
+
+    def _stepped(self, state: Floats, action: Floats, seed: int, episodes: npt.ArrayLike, elapsed: npt.ArrayLike) -> tuple[Any, ...]:
         if not self.random_steps:
             return self.step(state, action)
         numbers = np.asarray(episodes, np.int64)

@@ -54,7 +54,8 @@ def stack(environment: Environment, frames: int) -> Environment:
 
     older = tuple(replace(channel, name=f"{channel.name}_{k}") for k in range(1, frames) for channel in c.observations)
     contract = replace(c, observations=(*c.observations, *older))
-    dynamics = replace(inner, n_state=size + past, n_observation=n * frames, reset=reset, observe=observe, step=step)
+    faces: dict[str, Any] = {"reset": reset, "observe": observe, "step": step, "allow": inner.allow_within()}
+    dynamics = replace(inner, n_state=size + past, n_observation=n * frames, **faces)
     about: dict[str, Any] = {"max_steps": environment.max_steps, "solved": environment.solved, "shield": environment.shield}
     return Environment.of_scalars(contract, dynamics, name=f"{environment.name}-frames{frames}", **about)
 

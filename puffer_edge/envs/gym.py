@@ -1,205 +1,215 @@
-"""Gymnasium environments, ``gym:ID``: their instances live behind an ``Environment`` whose state is the number of an instance.
-
-Such an environment goes forward only: it cannot be put back into a state, so a training on it does not go on to the bit, and it runs on
-the torch engine. Observations that have no bounds in the space get bounds from ``TRIES`` random episodes: twice the most that was met.
-"""
+"""Gymnasium environments, ``gym:ID``, MuJoCo's among them, and environment classes of your own that derive from ``gymnasium.Env``."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections import OrderedDict
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
-from puffer_edge.envs.draw import Draws
+from puffer_edge.envs import living
+from puffer_edge.envs.actions import Actions
+from puffer_edge.envs.emulation import Layout
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
-MOST = 4096
-"""Instances that live at a time; beyond them the one that was stepped longest ago is taken for the next episode."""
-TRIES = 20
-UNBOUNDED = 1e6
-"""A bound of a space beyond this counts as none."""
-MAX_STEPS = 1000
-"""Of an episode, where the registry names no number."""
 RATE_HZ = 50.0
 """Where the environment names no rate (``metadata["render_fps"]``)."""
-
-
-@dataclass
-class Instance:
-    """One living environment.
-
-    Attributes:
-        env: the Gymnasium environment, without a time limit.
-        observation: (n,) the last one.
-        over: whether its episode has ended; stepping it further changes nothing.
-    """
-
-    env: Any
-    observation: Floats
-    over: bool = False
-
-
-@dataclass(eq=False)
-class Instances:
-    """The instances of one environment, by number.
-
-    Attributes:
-        identity: Gymnasium's ID.
-        discrete: whether its action is one whole number.
-        whole: whether its actions are whole numbers.
-        dtype: of its actions.
-    """
-
-    identity: str
-    discrete: bool
-    whole: bool
-    dtype: Any
-    alive: OrderedDict[int, Instance] = field(default_factory=OrderedDict)
-    made: int = 0
-
-    def reset(self, draws: Draws) -> Floats:
-        """(n, 1 + n_observations) numbers of instances, and what each observes first."""
-        return np.stack([self._begin(draws.seed, int(k), int(step)) for k, step in zip(draws.environment, draws.step)])
-
-    def observe(self, state: Floats) -> Floats:
-        """(n, n_observations) of (n, S)."""
-        return np.array(state[:, 1:])
-
-    def step(self, state: Floats, action: Floats) -> tuple[Floats, Floats, Floats, Bools]:
-        """Step the instances of (n, S) states with (n, m) actions.
-
-        Raises:
-            InvalidInput: an instance was given up, or has gone on since: it cannot be put back.
-        """
-        following = state.copy()
-        reward, cost, over = np.zeros(len(state)), np.zeros(len(state)), np.zeros(len(state), bool)
-        for k, number in enumerate(state[:, 0].astype(int).tolist()):
-            held = self.alive.get(number)
-            if held is None or not np.array_equal(held.observation, state[k, 1:], equal_nan=True):
-                raise InvalidInput(f"{self.identity} goes forward only, in up to {MOST} episodes at a time: it cannot be put back into a state")
-            self.alive.move_to_end(number)
-            if not held.over:
-                seen, reward[k], held.over, truncated, info = held.env.step(self._action(action[k]))
-                cost[k] = float(info.get("cost", 0.0))
-                held.observation = np.asarray(seen, np.float64).ravel()
-                if truncated:
-                    raise Unsupported(f"{self.identity} ends episodes by a clock of its own: register it with max_episode_steps instead")
-            over[k], following[k, 1:] = held.over, held.observation
-        return following, reward, cost, over
-
-    def _begin(self, seed: int, episode: int, step: int) -> Floats:
-        if len(self.alive) >= MOST:
-            _, old = self.alive.popitem(last=False)
-            env = old.env
-        else:
-            env = make(self.identity)
-        seen, _ = env.reset(seed=int(np.random.SeedSequence([seed, episode, step]).generate_state(1)[0]))
-        self.made += 1
-        self.alive[self.made] = Instance(env, np.asarray(seen, np.float64).ravel())
-        return np.concatenate([[float(self.made)], self.alive[self.made].observation])
-
-    def _action(self, action: Floats) -> Any:
-        if self.discrete:
-            return round(float(action[0]))
-        return np.rint(action).astype(self.dtype) if self.whole else action.astype(self.dtype)
+CHECKED = 100
+"""Observations of every environment that are compared with its space number by number; later ones by shape, choices and NaN."""
+MASK = "action_mask"
+"""Key of the observation, or of ``info``, that says which choices are allowed."""
 
 
 def make(identity: str) -> Any:
     """A Gymnasium environment without its time limit.
 
     Raises:
-        MissingExtra: Gymnasium is not installed.
+        MissingExtra: Gymnasium is not installed, or MuJoCo is not.
         InvalidInput: there is none of that ID, or its package is not installed.
     """
+    return making("gym", identity, lambda gymnasium: gymnasium.make(identity, max_episode_steps=-1, disable_env_checker=True))
+
+
+def making(family: str, identity: str, made: Callable[[Any], Any]) -> Any:
+    """What a call of Gymnasium for an ID makes; see ``make``."""
     try:
         import gymnasium
     except ImportError:
-        raise MissingExtra("train", f"gym:{identity}") from None
+        raise MissingExtra("train", f"{family}:{identity}") from None
     if not re.fullmatch(r"[A-Za-z0-9_./-]{1,80}", identity):
-        raise InvalidInput(f"{identity!r} is no ID of Gymnasium: write gym:CartPole-v1")
+        raise InvalidInput(f"{identity!r} is no ID of Gymnasium: write {family}:CartPole-v1")
     try:
-        return gymnasium.make(identity, max_episode_steps=-1, disable_env_checker=True)
+        return made(gymnasium)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
+        if isinstance(error, (gymnasium.error.DependencyNotInstalled, ImportError)) and "mujoco" in str(error).lower():
+            raise MissingExtra("mujoco", f"{family}:{identity}") from None
         raise InvalidInput(f"Gymnasium makes no {identity}: {error}") from None
+
+
+class Observed:
+    """The numbers of one agent's observations, checked against their space: fully at first, then by what is cheap.
+
+    Args:
+        name: of the environment, for messages.
+        layout: of the space, without a mask.
+    """
+
+    def __init__(self, name: str, layout: Layout) -> None:
+        self.name, self.layout = name, layout
+        self._checked = 0
+
+    def put(self, value: Any, out: Floats, step: int) -> None:
+        """Write the numbers of an observation (n,).
+
+        Raises:
+            InvalidInput: it is not of its space; the message names path, index and step.
+        """
+        try:
+            if self._checked < CHECKED:
+                self.layout.check(value, step)
+                self._checked += 1
+            self.layout.put(value, out, step)
+        except InvalidInput as error:
+            raise InvalidInput(f"{self.name}: of the observation, {error}") from None
+        if not math.isfinite(out.dot(out)) and not np.isfinite(out).all():  # the first is quick, but huge numbers overflow in it
+            k = int(np.flatnonzero(~np.isfinite(out))[0])
+            raise InvalidInput(f"{self.name}: {self.layout.names()[k]} is {out[k]} in step {step}")
+
+
+class GymLiving:
+    """A Gymnasium environment that keeps ``world.Living``: one agent.
+
+    Args:
+        env: the Gymnasium environment.
+        name: for messages.
+    """
+
+    def __init__(self, env: Any, name: str) -> None:
+        self.env, self.name = env, name
+        self.masked = has_mask(env.observation_space)
+        self.observed = Observed(name, Layout.of(env.observation_space, frozenset({MASK}) if self.masked else frozenset()))
+        self.actions = Actions.of(env.action_space)
+        self._spaces = env.observation_space, env.action_space
+        self._steps = 0
+
+    def reset(self, seed: int, seen: Floats, allowed: Bools) -> None:
+        """Start an episode."""
+        self._steps = 0
+        observation, info = self.env.reset(seed=seed)
+        for now, before in zip((self.env.observation_space, self.env.action_space), self._spaces):
+            if now is not before and now != before:
+                raise InvalidInput(f"{self.name} changed a space between episodes, from {before} to {now}: a policy has one for all")
+        allowed[...] = True
+        self._put(observation, info, seen, allowed)
+
+    def step(self, action: Floats, seen: Floats, reward: Floats, cost: Floats, terminated: Bools, alive: Bools, allowed: Bools) -> bool:
+        """One step of (1, m) physical actions; whether a clock of its own ended the episode."""
+        self._steps += 1
+        observation, gained, over, cut, info = self.env.step(self.actions.value(action[0]))
+        reward[0], cost[0], terminated[0], alive[0] = gained, info.get("cost", 0.0), over, True
+        if not math.isfinite(reward[0] + cost[0]):
+            raise InvalidInput(f"{self.name} gave the reward {reward[0]} and the cost {cost[0]} in step {self._steps}")
+        self._put(observation, info, seen, allowed)
+        return bool(cut and not over)
+
+    def close(self) -> None:
+        """Give back windows and simulators."""
+        self.env.close()
+
+    def _put(self, observation: Any, info: Any, seen: Floats, allowed: Bools) -> None:
+        self.observed.put(observation, seen[0], self._steps)
+        mask = observation.get(MASK) if self.masked else info.get(MASK)
+        if mask is not None:
+            self.actions.mask(mask, allowed[0], self.name)
+
+
+def has_mask(space: Any) -> bool:
+    """Whether an observation space holds an action mask beside something to observe."""
+    from gymnasium import spaces
+
+    return isinstance(space, spaces.Dict) and MASK in space.spaces and len(space.spaces) > 1
+
+
+@dataclass(frozen=True)
+class GymFactory:
+    """Makes living Gymnasium environments, in any process.
+
+    Attributes:
+        name: for messages.
+        made: gives the Gymnasium environment.
+    """
+
+    name: str
+    made: Callable[[], Any]
+
+    def __call__(self) -> GymLiving:
+        """One more."""
+        return GymLiving(self.made(), self.name)
 
 
 def wrap(identity: str) -> Environment:
     """A Gymnasium environment as one of ours, named ``gym:ID``.
 
     Raises:
-        MissingExtra: Gymnasium is not installed.
+        MissingExtra: Gymnasium or MuJoCo is not installed.
         InvalidInput: there is none of that ID, or it has more channels than a contract holds.
-        Unsupported: its spaces are not a vector of numbers and a Discrete, MultiDiscrete or bounded Box.
+        Unsupported: a space has no fixed size, the actions mix choices and boxes, or an action has no bounds.
     """
-    wanted = "its observations must be a Box of numbers, its actions a Discrete, MultiDiscrete or bounded Box"
-    env = make(identity)
-    from gymnasium import spaces
-
-    seen, acted = env.observation_space, env.action_space
-    if not isinstance(seen, spaces.Box) or not isinstance(acted, (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)):
-        raise Unsupported(f"{identity} has {seen} and {acted}: {wanted}")
-    if isinstance(acted, spaces.Box) and not acted.is_bounded():
-        raise Unsupported(f"{identity} has actions without bounds, {acted}: a contract needs them")
-    actions, levels, head = _actions(acted)
-    contract = Contract(
-        re.sub(r"[^A-Za-z0-9_.-]", "_", identity.rpartition("/")[2])[:15],
-        _observations(env),
-        actions,
-        head,
-        float(env.metadata.get("render_fps") or RATE_HZ),
-        levels,
-    )
-    held = Instances(identity, isinstance(acted, spaces.Discrete), not isinstance(acted, spaces.Box), acted.dtype)
-    spec = env.spec
+    factory = GymFactory(f"gym:{identity}", partial(make, identity))
+    one = factory()
     from gymnasium import registry
 
-    limit = getattr(registry.get(identity), "max_episode_steps", None) or MAX_STEPS
+    limit = getattr(registry.get(identity), "max_episode_steps", None)
+    return of_env(factory, one, limit)
+
+
+def of_env(factory: GymFactory, one: GymLiving, max_steps: int | None) -> Environment:
+    """An environment of ours.
+
+    Args:
+        factory: makes more.
+        one: a first one; it is closed.
+        max_steps: of an episode; None where nobody names a number.
+    """
+    try:
+        face = face_of(one)
+        env, spec = one.env, one.env.spec
+        contract = face.contract(short_name(factory.name), rate_of(env), factory)
+    except (InvalidInput, Unsupported) as error:
+        raise type(error)(f"{factory.name}: {error}".replace(f"{factory.name}: {factory.name}", factory.name)) from None
+    finally:
+        one.close()
     solved = float(spec.reward_threshold) if spec is not None and spec.reward_threshold is not None else float("inf")
-    shield = ({"stage": "limit"},)
-    return Environment(
-        f"gym:{identity}", contract, 1 + contract.n_observations, limit, solved, shield, held.reset, held.observe, held.step, pure=False
-    )
+    return living.environment(factory.name, factory, face, contract, max_steps=max_steps or living.MAX_STEPS, solved=solved)
 
 
-def _actions(space: Any) -> tuple[tuple[ActionChannel, ...], tuple[tuple[float, ...], ...], str]:
-    from gymnasium import spaces
-
-    if isinstance(space, spaces.Box):
-        low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
-        still = np.clip(0.0, low, high)
-        return (
-            tuple(ActionChannel(f"a{k}", "1", float(a), float(b), float(s), float(s)) for k, (a, b, s) in enumerate(zip(low, high, still))),
-            (),
-            "clip",
-        )
-    sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else [int(n) for n in np.ravel(space.nvec)]
-    first = np.ravel(space.start).astype(float).tolist()
-    channels = tuple(ActionChannel(f"a{k}", "1", f, f + max(n - 1, 1), f, f) for k, (n, f) in enumerate(zip(sizes, first)))
-    if isinstance(space, spaces.Discrete):
-        return channels, tuple((first[0] + k,) for k in range(sizes[0])), "discrete"
-    return channels, tuple(tuple(f + k for k in range(n)) for n, f in zip(sizes, first)), "multi_discrete"
+def short_name(name: str) -> str:
+    """A contract's name from an environment's."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", re.split(r"[:/.]", name)[-1]).lstrip("_.-")[:15]
 
 
-def _observations(env: Any) -> tuple[ObservationChannel, ...]:
-    """Channels with the space's bounds, or with measured ones."""
-    low, high = (np.asarray(x, np.float64).ravel() for x in (env.observation_space.low, env.observation_space.high))
-    most = np.zeros(len(low))
-    open_ = (np.abs(low) > UNBOUNDED) | (np.abs(high) > UNBOUNDED)
-    if open_.any():
-        env.action_space.seed(0)
-        for episode in range(TRIES):
-            seen, _ = env.reset(seed=episode)
-            for _ in range(MAX_STEPS):
-                most = np.maximum(most, np.abs(np.asarray(seen, np.float64).ravel()))
-                seen, _, over, cut, _ = env.step(env.action_space.sample())
-                if over or cut:
-                    break
-        reach = 2.0 ** np.ceil(np.log2(np.maximum(2 * most, 2.0**-6)))
-        low, high = np.where(open_, -reach, low), np.where(open_, reach, high)
-    return tuple(ObservationChannel(f"o{k}", "1", float(a), float(b)) for k, (a, b) in enumerate(zip(low, high)))
+def rate_of(env: Any) -> float:
+    """Steps a second, from ``metadata["render_fps"]``."""
+    return float((env.metadata or {}).get("render_fps") or RATE_HZ)
+
+
+def classes() -> tuple[type, ...]:
+    """``gymnasium.Env`` and ``VectorEnv``, if a module that derives from one can have been imported."""
+    loaded = sys.modules.get("gymnasium")
+    return (loaded.Env, loaded.vector.VectorEnv) if loaded is not None else ()
+
+
+def face_of(one: GymLiving) -> living.Face:
+    """What a policy meets of it; an episode is begun, to see whether ``info`` has a mask."""
+    layout, a = one.observed.layout, one.actions
+    masked = one.masked or MASK in one.env.reset(seed=0)[1]
+    if masked and not a.sizes:
+        raise Unsupported("an action mask belongs to choices, these actions are a Box")
+    return living.Face(layout.names(), *layout.bounds(), a.channels, a.levels, a.head, masked=masked)

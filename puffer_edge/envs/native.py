@@ -1,4 +1,4 @@
-"""``pe_env.h`` from Python: scalar functions compiled by numba into the two pointers, and the struct that holds them.
+"""``pe_env.h`` from Python: scalar functions compiled by numba into the pointers, and the struct that holds them.
 
 Compiled functions are cached on disk, in numba's cache, under a digest of all that they are made of: the bytecode and constants of every
 function that they reach. What changes is compiled anew; a stale function is never found.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import itertools
+import os
 import pickle
+import re
 import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,19 +21,20 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs import entries, rows, scalar
-from puffer_edge.envs.rewire import reached, rewired
+from puffer_edge.envs.rewire import Foreign, reached, rewired
 from puffer_edge.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
     from puffer_edge.envs.dynamics import Dynamics
 
-VERSION = 1
+VERSION = 2
 """PE_ENV_VERSION."""
 
 _I64, _U32, _POINTER = ctypes.c_int64, ctypes.c_uint32, ctypes.c_void_p
 RESET_MANY = ctypes.CFUNCTYPE(None, _I64, _I64, *[_POINTER] * 6)
 STEP_MANY = ctypes.CFUNCTYPE(None, _I64, _I64, *[_POINTER] * 10)
 OBSERVE_MANY = ctypes.CFUNCTYPE(None, _I64, _POINTER, _POINTER)
+ALLOW_MANY = OBSERVE_MANY
 
 
 class PeEnv(ctypes.Structure):
@@ -47,6 +51,9 @@ class PeEnv(ctypes.Structure):
         ("max_steps", _U32),
         ("reset_many", _POINTER),
         ("step_many", _POINTER),
+        ("allow_many", _POINTER),
+        ("n_choices", _U32),
+        ("unused", _U32),
     )
 
 
@@ -84,6 +91,8 @@ class Pointer:
             )
         if not (struct.reset_many and struct.step_many and struct.agents and struct.n_observation and struct.n_action):
             raise InvalidInput("the environment's pe_env lacks a function, or has no agent, no observation or no action")
+        if struct.allow_many and not struct.n_choices:
+            raise InvalidInput("the environment's pe_env has allow_many, but says of no choices that it would allow: set n_choices")
         return Pointer(struct, owner)
 
     def reset(self, first: int, key: Any, step: Any, mask: Any, state: Any, observation: Any, parameters: Any = None) -> None:
@@ -94,6 +103,10 @@ class Pointer:
         """``step_many`` on arrays, in place; ``out`` is reward, cost, terminated and alive."""
         STEP_MANY(self.struct.step_many)(len(state), first, *map(_data, (key, step, parameters, action, state, observation, *out)))
 
+    def allow(self, state: Any, allowed: Any) -> None:
+        """``allow_many`` on arrays, in place; only where the struct has it."""
+        ALLOW_MANY(self.struct.allow_many)(len(state), *map(_data, (state, allowed)))
+
 
 @dataclass(frozen=True, eq=False)
 class Native:
@@ -101,12 +114,12 @@ class Native:
 
     Attributes:
         dynamics: what was compiled.
-        functions: numba's three functions, which own the machine code: reset, step, observe.
+        functions: numba's functions, which own the machine code: reset, step, observe, and allow where there is one.
         cached: all of them came from the disk.
     """
 
     dynamics: Dynamics
-    functions: tuple[Any, Any, Any]
+    functions: tuple[Any, ...]
     cached: bool
     _pointers: dict[int, Pointer] = field(default_factory=dict)
 
@@ -118,9 +131,9 @@ class Native:
         """
         if max_steps not in self._pointers:
             d = self.dynamics
-            reset, step, _ = (f.address for f in self.functions)
+            reset, step, _, allow = (*(f.address for f in self.functions), None)[:4]
             sizes = (d.agents, d.n_state, d.n_observation, d.n_action, 0, max_steps)
-            self._pointers[max_steps] = Pointer(PeEnv(VERSION, ctypes.sizeof(PeEnv), *sizes, reset, step), self)
+            self._pointers[max_steps] = Pointer(PeEnv(VERSION, ctypes.sizeof(PeEnv), *sizes, reset, step, allow, d.n_choices if allow else 0), self)
         return self._pointers[max_steps]
 
     def reset(self, first: int, key: Any, step: Any, mask: Any, state: Any, observation: Any) -> None:
@@ -132,10 +145,13 @@ class Native:
     def observe(self, state: Any, observation: Any) -> None:
         self._call[2](len(state), _data(state), _data(observation))
 
+    def allow(self, state: Any, allowed: Any) -> None:
+        self._call[3](len(state), _data(state), _data(allowed))
+
     @property
-    def _call(self) -> tuple[Any, Any, Any]:
-        reset, step, observe = (f.address for f in self.functions)
-        return RESET_MANY(reset), STEP_MANY(step), OBSERVE_MANY(observe)
+    def _call(self) -> tuple[Any, ...]:
+        kinds = (RESET_MANY, STEP_MANY, OBSERVE_MANY, ALLOW_MANY)
+        return tuple(kind(f.address) for kind, f in zip(kinds, self.functions))
 
 
 def _data(array: npt.NDArray[Any] | None) -> int | None:
@@ -156,30 +172,42 @@ def compile_dynamics(dynamics: Dynamics) -> Native:
 
     Raises:
         MissingExtra: numba is not installed.
-        InvalidInput: numba cannot compile a function; the message is numba's.
+        InvalidInput: numba cannot compile a function; the message has its reason and line, the cause its whole text.
     """
     if not available():
         raise MissingExtra("train", "an environment for the native engine")
     import numba
-    from numba.core.errors import NumbaError
+    from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
     d, values = dynamics, dynamics.values
     loops = (
         ("reset_many", rows.reset_rows(d.reset, d.observe, values, d.agents, d.scratch)),
         ("step_many", rows.step_rows(d.step, d.observe, values, d.agents, d.scratch)),
         ("observe_many", rows.observe_rows(d.observe, d.agents)),
+        *([("allow_many", rows.allow_rows(d.allow, d.agents))] if d.allow is not None else []),
     )
     translate = _Translator()
     sizes = {"STATE": d.n_state, "OBSERVATION": d.n_observation, "ACTION": d.n_action, "AGENTS": d.agents}
+    sizes |= {"CHOICES": d.n_choices} if d.allow else {}
     functions = []
     for name, loop in loops:
         given = {name.replace("_many", "_rows"): translate(loop), "carray": numba.carray, **sizes}
         digest = hashlib.sha256(repr((sorted(sizes.items()), translate.text(loop), numba.__version__)).encode()).hexdigest()[:24]
         try:
             functions.append(_entry(name, given, digest))
-        except NumbaError as error:
-            raise InvalidInput(f"numba cannot compile the environment's {name.removesuffix('_many')}: {error}") from None
-    return Native(d, (functions[0], functions[1], functions[2]), all(f.cache_hits for f in functions))
+        except (NumbaError, UnsupportedBytecodeError) as error:
+            raise InvalidInput(f"numba cannot compile the environment's {name.removesuffix('_many')}: {_reason(error)}") from error
+    return Native(d, tuple(functions), all(f.cache_hits for f in functions))
+
+
+def _reason(error: Exception) -> str:
+    """Of numba's many lines the one that says why, and the innermost line of the environment's own text."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Failed in nopython")]
+    said = itertools.takewhile(lambda line: not line.startswith(("File ", "During:")), lines)
+    around = {os.path.abspath(str(module.__file__)) for module in (entries, rows)}
+    named = re.finditer(r'File "([^"]+)", line \d+', str(error))
+    own = next((found[0] for found in named if os.path.abspath(found[1]) not in around), "")
+    return ", ".join(part for part in (" ".join(said).removesuffix(". Raised from None"), own) if part)
 
 
 def _entry(name: str, given: dict[str, Any], digest: str) -> Any:
@@ -205,6 +233,7 @@ def _signature(name: str) -> Any:
         "reset_many": t.void(i64, i64, u32, u64, u8, f64, f64, f64),
         "step_many": t.void(i64, i64, u32, u64, f64, f64, f64, f64, f64, f64, u8, u8),
         "observe_many": t.void(i64, f64, f64),
+        "allow_many": t.void(i64, f64, u8),
     }[name]
 
 
@@ -224,6 +253,8 @@ class _Translator:
         self._texts: dict[Any, str] = {}
 
     def __call__(self, function: Any) -> Any:
+        if isinstance(function, Foreign):
+            return _external(function)
         if function not in self._done:
             digest = hashlib.sha256(self.text(function).encode()).hexdigest()[:24]
             copy = rewired(self._forms.get(function, function), self)
@@ -246,6 +277,16 @@ class _Translator:
             return repr((value.dtype.str, value.shape, value.tobytes()))
         text = f"module {value.__name__}" if isinstance(value, types.ModuleType) else repr(value)
         return type(value).__qualname__ if " at 0x" in text else text  # numba's own: its version is in the digest
+
+
+def _external(function: Foreign) -> Any:
+    """A library's function for compiled code, which finds it by its name."""
+    from llvmlite import binding
+    from numba import types as t
+
+    binding.add_symbol(function.name, function.address)
+    kinds = {_I64: t.int64, _POINTER: t.voidptr}
+    return t.ExternalFunction(function.name, t.void(*(kinds[kind] for kind in function.kind._argtypes_)))
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A plant: an environment as a board meets it, in fixed point, behind a shield, starting again when an episode ends."""
+"""A plant: environments as a board meets them, in fixed point, behind a shield, starting again when an episode ends."""
 
 from __future__ import annotations
 
@@ -10,26 +10,84 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.world import World
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.spaces import Bools, Floats, Ints
 
-_STATE = ("state", "last", "previous", "episode", "elapsed")
+_KEPT = ("last", "previous", "episode", "elapsed")
+
+
+class States:
+    """The world of an environment that is made of functions: its rows are states, which can be saved and put back.
+
+    Args:
+        environment: the task.
+        n: N, number of rows.
+
+    Attributes:
+        state: (N, S).
+        gone: (N, A) bool: who has terminated in the episode that its environment is in, and has not acted since.
+    """
+
+    def __init__(self, environment: Environment, n: int) -> None:
+        self.environment = environment
+        self.state = np.zeros((n, environment.state_size))
+        rows = (n, environment.agents)
+        self.seen = np.zeros((*rows, environment.contract.n_observations))
+        self.reward, self.cost = np.zeros(rows), np.zeros(rows)
+        self.terminated, self.alive, self.gone = np.zeros(rows, bool), np.ones(rows, bool), np.zeros(rows, bool)
+        self.cut = np.zeros(n, bool)
+        masked, choices = environment.allowed is not None, environment.contract.n_outputs
+        self.allowed: Bools | None = np.ones((*rows, choices), bool) if masked else None
+        self._episode, self._elapsed, self._seed = np.zeros(n, np.int64), np.zeros(n, np.int64), 0
+
+    def start(self, rows: npt.NDArray[np.int64], seed: int, episodes: npt.NDArray[np.int64]) -> None:
+        """Start these rows in these episodes of a seed."""
+        self._seed = seed
+        self._episode[rows], self._elapsed[rows], self.gone[rows] = episodes, 0, False
+        self.state[rows] = self.environment.start(seed, episodes)
+        self._look(rows)
+
+    def step(self, action: Floats) -> None:
+        """One step of every row: (N, A, m) physical actions."""
+        found = self.environment.advance_agents(self.state, action, self._seed, self._episode, self._elapsed, self.gone)
+        self.state, self.reward, self.cost, self.terminated, self.alive = found
+        self._elapsed += 1
+        self.gone = self.terminated.copy()
+        self._look()
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def resume(self, seed: int, episode: npt.NDArray[np.int64], elapsed: npt.NDArray[np.int64], state: Floats, gone: Bools) -> None:
+        """Go on from states in the middle of episodes."""
+        self._seed, self._episode, self._elapsed = seed, episode.copy(), elapsed.copy()
+        self.state, self.gone = state.copy(), gone.copy()
+        self._look()
+
+    def _look(self, rows: Any = slice(None)) -> None:
+        e, state = self.environment, self.state[rows]
+        self.seen[rows] = e.observe(state).reshape(-1, *self.seen.shape[1:])
+        if self.allowed is not None and e.allowed is not None:
+            self.allowed[rows] = e.allowed(state).reshape(-1, *self.allowed.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What one step of N rows gave.
+    """What one step of N environments with A agents gave; rows are agents, R = N · A of them, environment after environment.
 
     Attributes:
-        observation: (N, n) physical observation to act on next; where an episode ended, the first of the next episode.
-        final_observation: (N, n) physical observation before any reset; a truncated episode bootstraps from it.
-        reward: (N,) reward of the action just applied.
-        cost: (N,) cost of the action just applied.
-        terminated: (N,) the task ended the episode: nothing follows.
-        truncated: (N,) only the clock ended it; never true together with ``terminated``.
-        applied: (N, m) int32 fixed-point action that acted.
-        stages: (N,) int32, bit k set where stage k of the shield acted.
+        observation: (R, n) physical observation to act on next; where an episode ended, the first of the next episode.
+        final_observation: (R, n) physical observation before any reset; a truncated episode bootstraps from it.
+        reward: (R,) reward of the action just applied; 0 where the agent did not act.
+        cost: (R,) cost of the action just applied; 0 where the agent did not act.
+        terminated: (R,) the task ended the agent's part: nothing follows. Also True where the agent did not act.
+        truncated: (R,) only the clock, or one of the environment's own, ended it; never true together with ``terminated``.
+        alive: (R,) the agent acted in this step; from a step in which it did not there is nothing to learn.
+        allowed: (R, n_outputs) the choices that may be taken next; None where all may.
+        applied: (R, m) int32 fixed-point action that acted.
+        stages: (R,) int32, bit k set where stage k of the shield acted.
     """
 
     observation: Floats
@@ -38,35 +96,40 @@ class StepResult:
     cost: Floats
     terminated: Bools
     truncated: Bools
+    alive: Bools
+    allowed: Bools | None
     applied: Ints
     stages: Ints
 
 
 class Plant:
-    """N rows of an environment: observation → fixed point → (policy) → shield → physical action → dynamics.
+    """N environments: observation → fixed point → (policy) → shield → physical action → dynamics, agent by agent.
 
     Episode k of a seed starts from the same state whatever N is and whoever acts, so that runs of a float policy,
-    its integers and a board are paired. Rows take episodes 0 … N−1 first, then the next free number, in row order.
+    its integers and a board are paired. Environments take episodes 0 … N−1 first, then the next free number, in their order.
+    An episode is over when all agents have terminated, or at the clock. An agent that did not act in a step starts anew when it acts again:
+    to the shield its previous action is the contract's initial one.
 
     Args:
         environment: the task.
-        n: N, number of rows.
+        n: N, number of environments.
         seed: seed of the episodes, not negative.
         shield: between proposal and actuator; None applies the proposal, clamped to the contract.
+        world: where the N environments live; None for the environment's own functions, in this process.
 
     Attributes:
-        last: (N, n) int32 observation in fixed point, as a device receives it.
-        episode: (N,) number of the episode that each row is in.
+        rows: R = N · A, agents in all.
+        last: (R, n) int32 observation in fixed point, as a device receives it.
+        allowed: (R, n_outputs) the choices that may be taken next; None where all may.
+        episode: (N,) number of the episode that each environment is in.
         elapsed: (N,) steps done in it.
 
     Raises:
         InvalidInput: n or seed out of range, the shield belongs to another contract, or the environment observed NaN.
-        Unsupported: the contract runs the policy at fewer than every base tick, or the environment has several agents.
+        Unsupported: the contract runs the policy at fewer than every base tick.
     """
 
-    def __init__(self, environment: Environment, n: int = 1, seed: int = 0, shield: Shield | None = None) -> None:
-        if environment.agents > 1:
-            raise Unsupported(f"{environment.name} has {environment.agents} agents: a plant is one agent's; the native engine runs several")
+    def __init__(self, environment: Environment, n: int = 1, seed: int = 0, shield: Shield | None = None, world: World | None = None) -> None:
         if n < 1 or seed < 0:
             raise InvalidInput(f"a plant needs at least 1 row and a seed that is not negative, not n={n}, seed={seed}")
         if shield is not None and shield.contract.digest != environment.contract.digest:
@@ -77,81 +140,147 @@ class Plant:
             )
         self.environment = environment
         self.n = n
+        self.rows = n * environment.agents
         self.seed = seed
         self.shield = shield
-        self._no_fallback = np.zeros(n, np.int32)
+        self.world = States(environment, n) if world is None else world
+        self._no_fallback = np.zeros(self.rows, np.int32)
+        self._all = np.arange(n)
         self.reset()
 
+    @property
+    def state(self) -> Floats:
+        """(N, S) states of an environment that is made of functions.
+
+        Raises:
+            Unsupported: the environments live elsewhere.
+        """
+        if not isinstance(self.world, States):
+            raise Unsupported(f"{self.environment.name} lives in a world of its own: it has no state that could be read")
+        return self.world.state
+
     def reset(self, seed: int | None = None) -> Floats:
-        """Start every row afresh, from episode 0 on, with another seed if one is given. Returns (N, n) physical observations."""
+        """Start every environment afresh, from episode 0 on, with another seed if one is given. Returns (R, n) physical observations."""
         contract = self.environment.contract
         self.seed = self.seed if seed is None else seed
         self._next_episode = 0
         self.episode = np.zeros(self.n, np.int64)
         self.elapsed = np.zeros(self.n, np.int64)
-        self.state = np.zeros((self.n, self.environment.state_size))
-        self.last = np.zeros((self.n, contract.n_observations), np.int32)
-        self.previous = np.zeros((self.n, contract.n_actions), np.int32)
-        self._start(np.arange(self.n))
+        self.last = np.zeros((self.rows, contract.n_observations), np.int32)
+        self.previous = np.zeros((self.rows, contract.n_actions), np.int32)
+        self._start(self._all)
         return contract.physical_observation(self.last)
 
     def step(self, raw: npt.ArrayLike) -> StepResult:
-        """Let the shield pass or replace (N, m) proposals in physical units, and apply what it gives.
+        """Let the shield pass or replace (R, m) proposals in physical units, and apply what it gives.
 
         Raises:
-            InvalidInput: a proposal is NaN or infinite, or what was observed after it is.
+            Diverged: a proposal is NaN or infinite.
+            InvalidInput: what was observed after it is, or an agent acted that was allowed no choice.
         """
         proposal = np.asarray(raw, np.float64)
         if not np.isfinite(proposal).all():
             row = int(np.flatnonzero(~np.isfinite(proposal).all(-1))[0])
             raise Diverged(f"the policy proposed {proposal[row]} in row {row}: its weights have diverged")
-        environment, contract = self.environment, self.environment.contract
+        environment, contract, world = self.environment, self.environment.contract, self.world
         applied, stages = contract.fixed_action(proposal), self._no_fallback
         if self.shield is not None:
             applied, stages = self.shield.apply(self.last, applied, self.previous, self._no_fallback)
-        self.state, reward, cost, terminated = environment.advance(
-            self.state, contract.physical_action(applied), self.seed, self.episode, self.elapsed
-        )
+        world.step(contract.physical_action(applied).reshape(self.n, environment.agents, -1))
+        alive, terminated, reward, cost = (x.copy() for x in (world.alive, world.terminated, world.reward, world.cost))
+        self._check_choice(alive.reshape(-1))
         self.previous = applied
+        if not alive.all():
+            dead = ~alive
+            reward[dead], cost[dead], terminated[dead] = 0.0, 0.0, True
+            self.previous = np.where(dead.reshape(-1, 1), contract.action_initial, applied)
         self.elapsed += 1
-        truncated = (self.elapsed >= environment.max_steps) & ~terminated
-        self.last = self._observe(self.state)
+        cut = (self.elapsed >= environment.max_steps) | world.cut
+        over = cut | (terminated.all(-1) & alive.any(-1))  # a step in which nobody acted, as one that only resets, ends nothing
+        truncated = cut[:, None] & ~terminated
+        self._sense(self._all)
         observation = final = contract.physical_observation(self.last)
-        ended = np.flatnonzero(terminated | truncated)
+        ended = np.flatnonzero(over)
         if len(ended):
             self._start(ended)
             observation = contract.physical_observation(self.last)
-        return StepResult(observation, final, reward, cost, terminated, truncated, applied, stages)
+        gained, ends = (reward.reshape(-1), cost.reshape(-1)), (terminated.reshape(-1), truncated.reshape(-1))
+        return StepResult(observation, final, *gained, *ends, alive.reshape(-1), self.allowed, applied, stages)
 
     def save_state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything that changes, as arrays by name."""
-        return {"next_episode": np.array([self._next_episode])} | {name: getattr(self, name).copy() for name in _STATE}
+        """Everything that changes, as arrays by name; of environments that live elsewhere, all but themselves."""
+        kept = {"next_episode": np.array([self._next_episode])} | {name: getattr(self, name).copy() for name in _KEPT}
+        if isinstance(self.world, States):
+            kept["state"] = self.world.state.copy()
+            kept |= {"gone": self.world.gone.copy()} if self.environment.agents > 1 else {}
+        return kept
 
     def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what ``save_state`` gave; an environment that is not pure starts the next episodes.
+        """Go on from what ``save_state`` gave; environments that live start the next episodes.
 
         Raises:
             InvalidInput: an array is missing or has another shape.
         """
-        for name in _STATE:
-            if name not in arrays or arrays[name].shape != getattr(self, name).shape:
+        for name, held in self.save_state().items():
+            if name not in arrays or arrays[name].shape != held.shape:
                 raise InvalidInput(f"the plant's saved {name} is missing or was saved for another number of rows than {self.n}")
+        for name in _KEPT:
             setattr(self, name, arrays[name].copy())
         self._next_episode = int(arrays["next_episode"][0])
-        if not self.environment.pure:
-            self._start(np.arange(self.n))
+        if self.environment.pure and isinstance(self.world, States):
+            gone = arrays.get("gone", np.zeros_like(self.world.gone))
+            self.world.resume(self.seed, self.episode, self.elapsed, arrays["state"], gone)
+            self._mask()
+        else:
+            self._start(self._all)
 
-    def _observe(self, state: Floats) -> Ints:
-        observation, _, invalid = self.environment.contract.observe(self.environment.observe(state))
+    def _rows(self, environments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The agents' rows of these environments."""
+        agents = self.environment.agents
+        return (environments[:, None] * agents + np.arange(agents)).reshape(-1)
+
+    def _sense(self, environments: npt.NDArray[np.int64]) -> None:
+        """Take what these environments show into ``last``, and the masks of all into ``allowed``."""
+        e, everyone = self.environment, len(environments) == self.n
+        seen = (self.world.seen if everyone else self.world.seen[environments]).reshape(len(environments) * e.agents, -1)
+        observation, _, invalid = e.contract.observe(seen)
         if invalid.any():
-            raise InvalidInput(f"{self.environment.name} observed a NaN or an infinity in the state {state[np.flatnonzero(invalid)[0]]}")
-        return observation
+            k = int(np.flatnonzero(invalid)[0])
+            own = environments[k // e.agents]
+            where = f"row {own * e.agents + k % e.agents}, episode {self.episode[own]}, step {self.elapsed[own]}"
+            raise InvalidInput(f"{e.name} observed a NaN or an infinity: {seen[k]} in {where}")
+        if everyone:
+            self.last = observation
+        else:
+            self.last[self._rows(environments)] = observation
+        self._mask()
 
-    def _start(self, rows: npt.NDArray[np.int64]) -> None:
-        self.episode[rows] = self._next_episode + np.arange(len(rows))
-        self._next_episode += len(rows)
-        self.state[rows] = self.environment.start(self.seed, self.episode[rows])
-        self.elapsed[rows] = 0
-        self.last[rows] = self._observe(self.state[rows])
+    def _mask(self) -> None:
+        """Take the masks; an agent that is left no choice in a group gets them all there, and must not act."""
+        self.allowed, self._stuck = None, np.zeros(0, np.int64)
+        if self.world.allowed is not None:
+            groups = self.environment.contract.groups
+            allowed = self.world.allowed.reshape(self.rows, -1)
+            none = ~np.logical_or.reduceat(allowed, np.cumsum([0, *groups[:-1]]), axis=-1)
+            self.allowed = allowed | np.repeat(none, groups, axis=-1)
+            self._stuck = np.flatnonzero(none.any(-1))
+
+    def _check_choice(self, alive: Bools) -> None:
+        wrong = self._stuck[alive[self._stuck]]
+        if len(wrong):
+            k = int(wrong[0]) // self.environment.agents
+            raise InvalidInput(no_choice(self.environment.name, int(wrong[0]), f"in episode {self.episode[k]}, step {self.elapsed[k]}"))
+
+    def _start(self, environments: npt.NDArray[np.int64]) -> None:
+        self.episode[environments] = self._next_episode + np.arange(len(environments))
+        self._next_episode += len(environments)
+        self.elapsed[environments] = 0
+        self.world.start(environments, self.seed, self.episode[environments])
+        self._sense(environments)
         self.previous = self.previous.copy()  # the array given out as ``applied`` stays as it was
-        self.previous[rows] = self.environment.contract.action_initial
+        self.previous[self._rows(environments)] = self.environment.contract.action_initial
+
+
+def no_choice(name: str, row: int, where: str) -> str:
+    """What is said of an environment whose mask leaves a row that acts nothing to choose."""
+    return f"{name} allowed no choice to row {row}, which acted, {where}: its mask must leave at least one of each group"

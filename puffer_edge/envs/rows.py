@@ -71,3 +71,17 @@ def observe_rows(observe: Any, agents: int) -> Loop:
             observe(state[i], observation[i])
 
     return loop if agents == 1 else loop_many
+
+
+def allow_rows(allow: Any, agents: int) -> Loop:
+    """The loop behind ``pe_allow_many``: which choices may be taken in every state."""
+
+    def loop(state: Any, allowed: Any) -> None:
+        for i in range(len(state)):
+            allow(state[i], allowed[i, 0])
+
+    def loop_many(state: Any, allowed: Any) -> None:
+        for i in range(len(state)):
+            allow(state[i], allowed[i])
+
+    return loop if agents == 1 else loop_many

@@ -183,7 +183,11 @@ def evaluate(outputs: Sequence[Int], inputs: Mapping[int, Any] | Sequence[Any], 
     Returns:
         one int32 array (or scalar, for a constant) an output.
     """
-    order, roots = merge(outputs)
+    return compute(*merge(outputs), inputs, xp)
+
+
+def compute(order: Sequence[Int], roots: Sequence[Int], inputs: Mapping[int, Any] | Sequence[Any], xp: Any) -> list[Any]:
+    """``evaluate`` of what ``merge`` gave: whoever runs the same expressions step after step merges them once."""
     one = xp.ones((), dtype=xp.int32)
     values: dict[int, Any] = {}
     for node in order:

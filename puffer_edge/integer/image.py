@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.contract import Contract
-from puffer_edge.errors import BundleError, ContractError, InvalidInput
+from puffer_edge.errors import BundleError, ContractError, DoesNotFit, InvalidInput
 from puffer_edge.integer.program import Program
 from puffer_edge.integer.shield import Shield
 from puffer_edge.integer.vectors import Vectors
@@ -21,6 +21,8 @@ MAGIC = b"PEP1"
 VERSION = 1
 _HEADER = struct.Struct("<4sHHIHHHHIHHIIIIIIIII16s")
 DIGEST_BYTES = 32
+MAX_OBSERVATIONS, MAX_ACTIONS = 64, 16
+"""A frame of the link carries a step's observations in 288 bytes, and the C engine keeps its arrays without a heap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,21 @@ class Image:
         program: the policy in integers.
         shield: the shield.
         vectors: self-test steps that the board replays when it loads the image.
+
+    Raises:
+        DoesNotFit: the contract has more channels than a board takes.
     """
 
     contract: Contract
     program: Program
     shield: Shield
     vectors: Vectors
+
+    def __post_init__(self) -> None:
+        c = self.contract
+        for what, needs, has in (("observation", c.n_observations, MAX_OBSERVATIONS), ("action", c.n_actions, MAX_ACTIONS)):
+            if needs > has:
+                raise DoesNotFit(f"{what} channels", needs, has, "a board", "leave out what it need not know; it trains and evaluates as it is")
 
     @cached_property
     def data(self) -> bytes:
@@ -79,7 +90,10 @@ def unpack(data: bytes, stages: Sequence[str] = ()) -> Image:
     shield = Shield.from_bytecode(contract, _slice(data, shield_at, shield_bytes), stages)
     size = Vectors.row_bytes(contract) * h[19]
     vectors = Vectors.unpack(contract, _slice(data, h[18], size))
-    image = Image(contract, program, shield, vectors)
+    try:
+        image = Image(contract, program, shield, vectors)
+    except DoesNotFit as error:
+        raise BundleError(f"the image cannot be run: {error}") from None
     if image.data != data:
         raise BundleError("the image is not in canonical form: a header field contradicts its contract")
     return image

@@ -121,6 +121,10 @@ class Shield:
         """Instructions of the packed form: the work of one tick."""
         return len(expression.in_order(self.outputs)) if self.stages else 0
 
+    @cached_property
+    def _merged(self) -> tuple[list[expression.Int], list[expression.Int]]:
+        return expression.merge(self.outputs)
+
     def apply(self, last: Any, raw: Any, previous: Any, fallback: Any, xp: Any = np) -> tuple[Any, Any]:
         """Run the shield on arrays.
 
@@ -139,7 +143,7 @@ class Shield:
         x = xp.clip(last >> shift, -32768, 32767)
         columns = [x[..., i] for i in range(c.n_observations)] + [raw[..., j] for j in range(c.n_actions)]
         columns += [previous[..., j] for j in range(c.n_actions)] + [fallback]
-        results = [xp.broadcast_to(r, fallback.shape) for r in expression.evaluate(self.outputs, columns, xp)]
+        results = [xp.broadcast_to(r, fallback.shape) for r in expression.compute(*self._merged, columns, xp)]
         return xp.stack(results[:-1], -1), results[-1]
 
     def names(self, reasons: int) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ def advantages(
     ratio: Floats | None = None,
     ratio_clip: float = 1.0,
     trace_clip: float = 1.0,
+    alive: Bools | None = None,
 ) -> tuple[Floats, Floats]:
     """Advantages and the returns that the critic learns.
 
@@ -41,6 +42,7 @@ def advantages(
         ratio: (T, N) probability of each action under the policy now over that when it was taken; None for 1.
         ratio_clip: ρ̄.
         trace_clip: c̄.
+        alive: (T, N) the agent acted; nothing goes through a step in which it did not to earlier ones. None for True throughout.
 
     Returns:
         (T, N) advantages; (T, N) returns, advantage + value.
@@ -53,5 +55,7 @@ def advantages(
     carry = np.zeros(reward.shape[1])
     for t in range(len(reward) - 1, -1, -1):
         carry = delta[t] + keep[t] * carry
+        if alive is not None:
+            carry = np.where(alive[t], carry, 0.0)
         result[t] = carry
     return result, result + value

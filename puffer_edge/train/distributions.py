@@ -13,6 +13,14 @@ from puffer_edge.spaces import Bools
 
 FloatArray = npt.NDArray[np.float32]
 
+FORBIDDEN = -1e9
+"""Logit of a choice that may not be taken: finite, so that its log-probability and the entropy are; its probability and gradient are 0."""
+
+
+def forbid(logits: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """(B, k) logits with those of choices that ``allowed`` (B, k) bool excludes put out of reach; one of each group must be allowed."""
+    return logits.masked_fill(~allowed, FORBIDDEN)
+
 
 @dataclass(frozen=True, eq=False)
 class Categorical:

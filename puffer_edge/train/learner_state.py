@@ -117,9 +117,10 @@ def identity(environment: Environment) -> dict[str, Any]:
 
 
 def source_digest(environment: Environment) -> str:
-    """SHA-256 of the file that defines the dynamics; "unknown" where there is none to read, as for code typed at a prompt."""
+    """SHA-256 of the file that defines the dynamics, be it a library; "unknown" where there is none to read, as for code typed at a prompt."""
+    step = environment.scalars.step if environment.scalars else environment.step
     try:
-        file = inspect.getsourcefile(environment.scalars.step if environment.scalars else environment.step)
+        file = getattr(step, "library", None) or inspect.getsourcefile(step)
     except TypeError:
         return "unknown"
     if file is None or not os.path.isfile(file):

@@ -22,7 +22,7 @@ from puffer_edge.envs.plant import Plant
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import AnyLayer, Head, Policy
-from puffer_edge.spaces import Floats
+from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
 from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
@@ -73,7 +73,7 @@ class Learner:
             has it, gives the actor as layers of a ``Policy``: what has none can be trained and asked, not deployed.
 
     Attributes:
-        steps: environment steps done.
+        steps: steps done, those of each agent counted.
         kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
         control: what the KL steers: the weight of its penalty, and a factor on the learning rate.
         last_good: the policy after the last update whose numbers were all finite.
@@ -111,15 +111,16 @@ class Learner:
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
         if s.exploration == "state" and contract.head == "discrete":
             raise InvalidInput(f"exploration 'state' is noise of a continuous head; that of {self.environment.name} is discrete")
-        self.held_noise = HeldNoise(s.rows, (s.hidden[-1], contract.n_actions), s.hold) if s.exploration == "state" else None
+        rows = s.rows * self.environment.agents
+        self.held_noise = HeldNoise(rows, (s.hidden[-1], contract.n_actions), s.hold) if s.exploration == "state" else None
         self.moments = Moments((contract.n_observations,))
-        self.reward_scale = RewardScale(s.rows * self.environment.agents, s.discount) if s.scale_reward else None
+        self.reward_scale = RewardScale(rows, s.discount) if s.scale_reward else None
         self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self.steps = 0
-        self.episode_return = np.zeros(s.rows)
+        self.episode_return = np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
-        self._rollout = Rollout(contract, 1 if self.native else s.horizon, 1 if self.native else s.rows)
+        self._rollout = Rollout(contract, *((1, 1) if self.native else (s.horizon, rows)), masked=self.environment.allowed is not None)
         channels = contract.actions
         self._scale = np.array([(c.high - c.low) / 2 for c in channels])
         self._offset = np.array([(c.high + c.low) / 2 for c in channels])
@@ -215,6 +216,7 @@ class Learner:
         state: None = None,
         episode_start: npt.ArrayLike | None = None,
         deterministic: bool = True,
+        allowed: npt.ArrayLike | None = None,
     ) -> tuple[Floats, None]:
         """What would be deployed does, or a sample of what is trained.
 
@@ -223,30 +225,49 @@ class Learner:
             state: for policies with memory; these have none.
             episode_start: likewise.
             deterministic: the head's own choice; False samples.
+            allowed: (N, n_outputs) or (n_outputs,) bool, the choices to choose among; None for all, as what is deployed does.
 
         Returns:
             (N, m) or (m,) physical actions, and the state: the pair of Stable-Baselines3.
+
+        Raises:
+            InvalidInput: a mask of another shape, one that leaves no choice in a group, or one for a head that gives numbers.
         """
         x = np.asarray(observation, np.float64)
+        mask = None if allowed is None else self._mask(np.asarray(allowed, bool), x.shape[:-1])
         if deterministic and self.deployable:
-            return self.policy().act(x), None
+            policy = self.policy()
+            outputs = policy.outputs(x)
+            return policy.decide(outputs if mask is None else np.where(mask, outputs, -np.inf)), None
         with torch.inference_mode():
-            policy = self._distribution(np.atleast_2d(x))
-            action = (policy.mode() if deterministic else policy.sample(self.noise_rng)).numpy()
+            found = self._distribution(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask))
+            action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
         return self.physical(action).reshape(*x.shape[:-1], -1), None
 
-    def _distribution(self, observation: Floats) -> Distribution:
-        """The policy at (B, n) physical observations."""
+    def _distribution(self, observation: Floats, allowed: Bools | None) -> Distribution:
+        """The policy at (B, n) physical observations, where (B, n_outputs) choices are allowed, or all."""
         inputs = self.inputs(observation)
+        masks = () if allowed is None else (torch.from_numpy(allowed),)
         if isinstance(self.net, ActorCritic):
-            return self.net.distribution(inputs)
-        policy: Distribution = self.net(inputs)[0]
+            return self.net.distribution(inputs, *masks)
+        policy: Distribution = self.net(inputs, *masks)[0]
         return policy
 
     @property
     def deployable(self) -> bool:
         """Whether the network says what its layers are."""
         return hasattr(self.net, "layers")
+
+    def _mask(self, allowed: Bools, rows: tuple[int, ...]) -> Bools:
+        """A mask for so many rows, if it is one."""
+        c = self.environment.contract
+        if c.head not in ("discrete", "multi_discrete"):
+            raise InvalidInput(f"a mask excludes choices, and the head {c.head!r} of {self.environment.name} gives numbers")
+        if allowed.shape != (*rows, c.n_outputs):
+            raise InvalidInput(f"a mask for these observations has shape {(*rows, c.n_outputs)}, not {allowed.shape}")
+        if not np.logical_or.reduceat(allowed, np.cumsum([0, *c.groups[:-1]]), axis=-1).all():
+            raise InvalidInput("a mask must leave at least one choice of each group")
+        return allowed
 
     def policy(self) -> Policy:
         """The deployable actor as it is now.
@@ -295,28 +316,33 @@ class Learner:
             rollout = self.native.collect(self._normalizer)
             self.recent_returns.extend(rollout.returns.tolist())
             self.recent_lengths.extend(rollout.lengths.tolist())
+        if rollout.alive.sum() < (2 if self.settings.normalize_advantage else 1):
+            raise InvalidInput(
+                f"{self.environment.name}: its agents acted {rollout.alive.sum()} times in {self.settings.horizon} steps of {self.settings.rows} "
+                "environments: there is nothing to learn from; take a longer horizon or more rows"
+            )
         if self.reward_scale is not None:
-            self.reward_scale.update(rollout.reward, rollout.terminated | rollout.truncated)
+            self.reward_scale.update(rollout.reward, rollout.terminated | rollout.truncated, rollout.alive)
         return rollout
 
     def _collect_in_torch(self) -> Rollout:
         rollout, plant = self._rollout, self.plant
         assert plant is not None
-        observation = self.environment.contract.physical_observation(plant.last)
+        observation, allowed = self.environment.contract.physical_observation(plant.last), plant.allowed
         for t in range(self.settings.horizon):
             with torch.inference_mode():
-                action = self._sample(self._distribution(observation))
-            lengths = plant.elapsed + 1
+                action = self._sample(self._distribution(observation, allowed))
+            lengths = np.repeat(plant.elapsed + 1, self.environment.agents)
             step = plant.step(self.physical(action))
-            rollout.write(t, observation, action, step)
+            rollout.write(t, observation, allowed, action, step)
             self.episode_return += step.reward
-            for row in np.flatnonzero(step.terminated | step.truncated):
+            for row in np.flatnonzero(step.alive & (step.terminated | step.truncated)):
                 self.recent_returns.append(float(self.episode_return[row]))
                 self.recent_lengths.append(int(lengths[row]))
                 self.episode_return[row] = 0.0
             if self.held_noise is not None:
                 self.held_noise.end(step.terminated | step.truncated)
-            observation = step.observation
+            observation, allowed = step.observation, step.allowed
         if not np.isfinite(rollout.reward).all():
             raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
         return rollout
@@ -341,6 +367,8 @@ class Learner:
                 f"{self._kept()}; try a lower learning_rate than {self.settings.learning_rate:g}"
             )
         seen = rollout.observation.reshape(-1, rollout.observation.shape[-1])
+        if not rollout.alive.all():
+            seen = seen[rollout.alive.ravel()]
         if self.native is not None:
             self.moments.merge(len(seen), *self.native.engine.moments(seen))
         else:
@@ -356,7 +384,7 @@ class Learner:
             "steps": self.steps,
             "ep_rew_mean": float(np.mean(self.recent_returns)) if self.recent_returns else nan,
             "ep_len_mean": float(np.mean(self.recent_lengths)) if self.recent_lengths else nan,
-            "cost_rate": float(rollout.cost.mean()),
+            "cost_rate": float(rollout.cost.sum()) / float(rollout.alive.sum()),
             "intervention_rate": rollout.intervention_rate,
             **statistics,
             "steps_per_second": rate,

@@ -58,14 +58,14 @@ class RewardScale:
         self.discount = discount
         self.returns = np.zeros(n)
 
-    def update(self, reward: Floats, ended: Bools) -> None:
-        """Take in a (T, N) rollout and where episodes ended in it."""
+    def update(self, reward: Floats, ended: Bools, alive: Bools) -> None:
+        """Take in a (T, N) rollout, where episodes ended in it, and where an agent acted: the others do not count."""
         seen = np.empty_like(reward)
         for t in range(len(reward)):
             self.returns = self.returns * self.discount + reward[t]
             seen[t] = self.returns
             self.returns = np.where(ended[t], 0.0, self.returns)
-        self.moments.update(seen.ravel())
+        self.moments.update(seen[alive])
 
     @property
     def scale(self) -> float:

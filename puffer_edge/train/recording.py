@@ -20,7 +20,7 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import BundleError, InvalidInput, PufferEdgeError, WriteFailed
 from puffer_edge.files import write_atomic
-from puffer_edge.integer.reference import InFloat, Runner
+from puffer_edge.integer.reference import InFloat
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
@@ -231,7 +231,7 @@ class Recorder:
         return self.seconds_before + time.perf_counter() - self._began
 
     def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
-        return closed_loop.run(self.learner.environment, Runner(InFloat(policy), shield, episodes), seed).summary(shield.stages)
+        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""

@@ -7,11 +7,17 @@ import numpy.typing as npt
 
 from puffer_edge.contract import Contract
 from puffer_edge.envs.plant import StepResult
-from puffer_edge.spaces import Floats
+from puffer_edge.spaces import Bools, Floats
 
 
 class Rollout:
-    """T steps of N rows.
+    """T steps of N rows, which are agents.
+
+    Args:
+        contract: of the task.
+        horizon: T.
+        rows: N.
+        masked: the environment says which choices are allowed.
 
     Attributes:
         observation: (T, N, n) physical observation that was acted on.
@@ -23,9 +29,11 @@ class Rollout:
         cost: (T, N).
         terminated: (T, N) bool.
         truncated: (T, N) bool.
+        alive: (T, N) bool: the agent acted; there is nothing to learn where it did not.
+        allowed: (T, N, n_outputs) bool: the choices that could be taken; None where all could.
     """
 
-    def __init__(self, contract: Contract, horizon: int, rows: int) -> None:
+    def __init__(self, contract: Contract, horizon: int, rows: int, masked: bool = False) -> None:
         shape = (horizon, rows)
         width = {"discrete": (), "multi_discrete": (contract.n_actions,)}
         self.observation = np.zeros((*shape, contract.n_observations))
@@ -41,15 +49,21 @@ class Rollout:
         self.cost = np.zeros(shape)
         self.terminated = np.zeros(shape, bool)
         self.truncated = np.zeros(shape, bool)
+        self.alive = np.ones(shape, bool)
+        self.allowed = np.ones((*shape, contract.n_outputs), bool) if masked else None
 
     @property
     def intervention_rate(self) -> float:
-        """Share of the steps at which the shield acted."""
-        return float((self.stages != 0).mean())
+        """Share of the agents' steps at which the shield acted."""
+        return float(((self.stages != 0) & self.alive).sum()) / max(int(self.alive.sum()), 1)
 
-    def write(self, t: int, observation: Floats, action: npt.NDArray[np.int64] | npt.NDArray[np.float32], step: StepResult) -> None:
-        """Put step t in its place."""
+    def write(
+        self, t: int, observation: Floats, allowed: Bools | None, action: npt.NDArray[np.int64] | npt.NDArray[np.float32], step: StepResult
+    ) -> None:
+        """Put step t in its place: what was seen and allowed, what was sampled, and what came of it."""
         self.observation[t] = observation
+        if self.allowed is not None:
+            self.allowed[t] = allowed
         self.action[t] = action
-        for name in ("final_observation", "applied", "stages", "reward", "cost", "terminated", "truncated"):
+        for name in ("final_observation", "applied", "stages", "reward", "cost", "terminated", "truncated", "alive"):
             getattr(self, name)[t] = getattr(step, name)

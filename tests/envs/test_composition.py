@@ -215,7 +215,5 @@ def test_what_cannot_be_composed_is_said() -> None:
             compose(POLE, action_delay=delay)  # type: ignore[arg-type]
     with pytest.raises(Unsupported, match="numpy functions"):
         compose(replace(POLE, dynamics=None))
-    with pytest.raises(Unsupported, match="2 agents"):
-        compose(envs.load("multiagent"))
     with pytest.raises(Unsupported, match="one of 2 ticks"):
         compose(replace(POLE, contract=replace(POLE.contract, policy_divider=2)))

@@ -44,5 +44,5 @@ def test_names_and_what_is_refused() -> None:
         envs.load("catpole-frames2")
     with pytest.raises(Unsupported, match="one agent"):
         stack(envs.load("multiagent"), 2)
-    with pytest.raises(InvalidInput, match="64"):
+    with pytest.raises(InvalidInput, match="must differ"):
         stack(stack(envs.load("acrobot"), 8), 2)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from puffer_edge import envs
+from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
+from puffer_edge.envs import living
 from puffer_edge.envs.check import check
 from puffer_edge.errors import InvalidInput
 
@@ -115,3 +118,62 @@ def test_what_is_wrong_with_the_module_is_said(module: str, tmp_path: Path) -> N
     (tmp_path / f"{module}_c.py").write_text("1 / 0")
     with pytest.raises(InvalidInput, match="importing the module raised ZeroDivisionError: division by zero"):
         envs.load(f"{module}_c:MINE")
+
+
+def test_importing_and_making_raise_with_their_own_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tests.envs.games")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep_one.py").write_text("from deep_two import half\nhalf(3)\n")
+    (tmp_path / "deep_two.py").write_text("def half(x):\n    return x / 0\n")
+    with pytest.raises(
+        InvalidInput, match=r"ZeroDivisionError: division by zero\n  .*deep_one.py, line 2: half\(3\)\n  .*deep_two.py, line 2: return x / 0$"
+    ):
+        envs.load("deep_one:MINE")
+    with pytest.raises(InvalidInput, match=r"making the environment raised TypeError: .*missing 1 required positional argument: 'size'"):
+        envs.load("tests.envs.games:NeedsMore")
+
+
+def test_only_what_says_what_it_makes_is_called() -> None:
+    games = pytest.importorskip("tests.envs.games")
+    for name in ("Nested", "make_nested", "Wandering", "Matches"):
+        environment = envs.load(f"tests.envs.games:{name}")
+        assert environment.name == f"tests.envs.games:{name}" and environment.living is not None and not environment.pure
+    assert envs.load("tests.envs.games:Wandering").max_steps == 8, "an environment's own word"
+    with pytest.raises(InvalidInput, match="is of type function: it must be"):
+        envs.load("tests.envs.games:make_unsaid")
+    with pytest.raises(InvalidInput, match=r"is the class ClassVar|is of type _SpecialForm"):
+        envs.load("tests.envs.games:ClassVar")
+    with pytest.raises(InvalidInput, match=r"environments in it: .*Nested, Faulty, Wandering, Matches, parallel_env"):
+        envs.load("tests.envs.games:Nothing")
+    with pytest.raises(InvalidInput, match="is the class ABC"):
+        envs.load("abc:ABC")
+    assert games.make_nested().limit == 20
+
+
+class Drifting:
+    """A simulator of one's own that keeps ``world.Living`` without Gymnasium."""
+
+    def reset(self, seed: int, seen: Any, allowed: Any) -> None:
+        self.x = np.random.default_rng(seed).uniform(-1, 1)
+        seen[0, 0] = self.x
+
+    def step(self, action: Any, seen: Any, reward: Any, cost: Any, terminated: Any, alive: Any, allowed: Any) -> bool:
+        self.x += 0.1 * action[0, 0]
+        seen[0, 0], reward[0], cost[0], terminated[0] = self.x, -abs(self.x), 0.0, abs(self.x) > 1.5
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+CHANNELS = (ObservationChannel("x", "m", -2.0, 2.0),), (ActionChannel("u", "m/s", -1.0, 1.0, 0.0, 0.0),)
+DRIFTING = living.of_contract(Contract("drifting", *CHANNELS, "clip", 10.0), Drifting, max_steps=30)
+
+
+def test_a_living_simulator_of_ones_own() -> None:
+    environment = envs.load("tests.envs.test_loading:DRIFTING")
+    state = environment.start(3, [0, 1])
+    assert np.array_equal(environment.observe(state), environment.observe(environment.start(3, [0, 1]))), "equal episode, equal start"
+    for _ in range(30):
+        state, reward, _, terminated = environment.step(state, np.ones((2, 1)))
+    assert terminated.all() and (reward == 0).all()

@@ -31,7 +31,7 @@ def test_the_struct_is_the_headers() -> None:
     assert f"#define PE_ENV_VERSION {native.VERSION}u" in HEADER
     body = HEADER[HEADER.index("typedef struct pe_env") :]
     assert re.findall(r"(\w+);", re.sub(r"/\*.*?\*/", "", body))[: len(PeEnv._fields_)] == [name for name, *_ in PeEnv._fields_]
-    assert ctypes.sizeof(PeEnv) == 8 * 4 + 2 * ctypes.sizeof(ctypes.c_void_p)
+    assert ctypes.sizeof(PeEnv) == 10 * 4 + 3 * ctypes.sizeof(ctypes.c_void_p)
 
 
 def test_a_pointer_says_what_the_environment_is() -> None:
@@ -172,7 +172,7 @@ def test_without_numba_the_pointer_names_the_extra_and_the_rest_goes_on(monkeypa
 
 def test_an_abi_of_another_version_is_refused() -> None:
     struct = PeEnv(native.VERSION + 1, ctypes.sizeof(PeEnv), 1, 1, 1, 1, 0, 0, 1, 1)
-    with pytest.raises(InvalidInput, match=r"version 2 of pe_env\.h"):
+    with pytest.raises(InvalidInput, match=r"version 3 of pe_env\.h"):
         Pointer.at(ctypes.addressof(struct), struct)
     struct = PeEnv(native.VERSION, 8, 1, 1, 1, 1, 0, 0, 1, 1)
     with pytest.raises(InvalidInput, match="with 8 bytes"):
@@ -202,7 +202,7 @@ def test_nan_goes_through_and_does_not_hang() -> None:
         environment = envs.load(name)
         state = np.full((2, environment.state_size), np.nan)
         state[1] = np.inf
-        following, *_ = environment.step(state, np.zeros((2, 1)))
+        following, *_ = environment.step(state, np.zeros((2, environment.contract.n_actions)))
         assert not np.isfinite(following).all(-1).any(), name
 
 

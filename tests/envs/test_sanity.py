@@ -80,6 +80,7 @@ def test_multiagent_pays_each_agent_1_for_its_own_action_and_nothing_after_its_e
     state = environment.start(0, [0])
     seen = []
     for _ in range(8):
-        state, reward, _, terminated = environment.step(state, environment.observe(state))
+        state, reward, _, terminated, alive = environment.step(state, environment.observe(state))
+        assert alive[0].tolist() == [True, len(seen) < 4]
         seen.append((reward[0].tolist(), terminated[0].tolist()))
     assert seen[3] == ([0.125, 0.25], [False, True]) and seen[4] == ([0.125, 0.0], [False, True]) and seen[7] == ([0.125, 0.0], [True, True])

@@ -272,10 +272,10 @@ class OwnPolicy(sb3.ppo.MlpPolicy):  # type: ignore[misc, name-defined]
         (box(2), box(1), {"policy_kwargs": {"activation_fn": torch.nn.Mish}}, "Mish: the nearest is SiLU"),
         (box(2), box(1), {"policy_kwargs": {"features_extractor_class": Wider}}, "features extractor Wider is code"),
         (box(2), box(1), {"policy": OwnPolicy}, "OwnPolicy, whose forward pass is not in the file"),
-        (box(65), box(1), {}, "observes 65 numbers, a contract has at most 64"),
+        (box(513), box(1), {}, "observes 513 numbers, a contract has at most 512"),
         (box(3, 84, 84, low=0, high=255, dtype=np.uint8), box(1), {"policy": "CnnPolicy"}, r"observes 21,168 numbers \(3 × 84 × 84\)"),
-        (box(2), box(17), {}, "drives 17 actions, a contract has at most 16"),
-        (box(2), gym.spaces.Discrete(65), {}, "chooses among 65"),
+        (box(2), box(65), {}, "drives 65 actions, a contract has at most 64"),
+        (box(2), gym.spaces.Discrete(257), {}, "chooses among 257"),
         (gym.spaces.Discrete(4), box(1), {}, "one-hot"),
         (
             gym.spaces.Dict({"a": gym.spaces.Discrete(3), "b": box(1)}),

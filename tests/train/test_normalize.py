@@ -41,6 +41,7 @@ def test_a_normalizer_is_frozen() -> None:
 def test_rewards_are_scaled_by_the_discounted_return() -> None:
     scale = RewardScale(1, 0.5)
     assert scale.scale == 1.0
-    scale.update(np.array([[1.0], [1.0], [4.0], [2.0]]), np.array([[False], [True], [False], [False]]))
+    ended = np.array([[False], [True], [False], [False]])
+    scale.update(np.array([[1.0], [1.0], [4.0], [2.0]]), ended, np.ones_like(ended))
     np.testing.assert_allclose(scale.scale, np.std([1.0, 1.5, 4.0, 4.0]))
     np.testing.assert_array_equal(scale.returns, [4.0])

@@ -12,7 +12,7 @@ from puffer_edge.train.algorithms.ppo import PPO  # noqa: E402
 from puffer_edge.train.native import why_not  # noqa: E402
 from puffer_edge.train.settings import PPOSettings  # noqa: E402
 
-BEST = {"bandit": 1.0, "multiagent": 1.0, "password": 1.0, "spaces": 1.0, "squared": 1.0, "stochastic": 0.92}
+BEST = {"bandit": 1.0, "masked": 1.0, "multiagent": 1.0, "password": 1.0, "spaces": 1.0, "squared": 1.0, "stochastic": 0.92}
 """Return of the best policy that draws its actions."""
 
 

@@ -61,6 +61,7 @@ class Batch:
         value: (B,) what the critic said then.
         advantage: (B,).
         returns: (B,) what the critic learns.
+        allowed: (B, n_outputs) bool, the choices that could be taken; None where all could.
     """
 
     inputs: torch.Tensor
@@ -69,9 +70,11 @@ class Batch:
     value: torch.Tensor
     advantage: torch.Tensor
     returns: torch.Tensor
+    allowed: torch.Tensor | None = None
 
     def __getitem__(self, rows: torch.Tensor | slice) -> Batch:
-        return Batch(*(getattr(self, field.name)[rows] for field in fields(self)))
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: x[rows] for name, x in held.items() if x is not None})
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -100,7 +103,7 @@ def loss(net: nn.Module, batch: Batch, settings: PPOSettings, weights: Weights) 
     Returns:
         the loss; (5,) ``STATISTICS``, detached.
     """
-    policy, value = net(batch.inputs)
+    policy, value = net(batch.inputs, batch.allowed) if batch.allowed is not None else net(batch.inputs)
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio, advantage = log_ratio.exp(), batch.advantage
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
@@ -215,18 +218,24 @@ class PPO(Learner):
         return False
 
     def _batch(self, rollout: Rollout) -> tuple[Batch, float]:
-        """The rollout as one batch, and how much of the returns' variance the critic explained (NaN where they have none)."""
+        """What the agents did in a rollout as one batch, and how much of the returns' variance the critic explained (NaN where they have none)."""
         settings, shape = self.settings, rollout.reward.shape
         inputs = self.inputs(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
         action = torch.from_numpy(rollout.action.reshape(shape[0] * shape[1], *rollout.action.shape[2:]).copy())
+        allowed = None if rollout.allowed is None else torch.from_numpy(rollout.allowed.reshape(len(inputs), -1).copy())
         with torch.no_grad():
-            policy, value_of = self.net(inputs)
+            policy, value_of = self.net(inputs) if allowed is None else self.net(inputs, allowed)
             log_prob, value = policy.log_prob(action), value_of.double().numpy().reshape(shape)
             final_inputs = self.inputs(rollout.final_observation.reshape(-1, rollout.observation.shape[-1]))
             final_value = self.net(final_inputs)[1].double().numpy().reshape(shape)
         reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward
-        advantage, returns = advantages(reward, value, final_value, rollout.terminated, rollout.truncated, settings.discount, settings.trace_decay)
+        ends = rollout.terminated, rollout.truncated
+        advantage, returns = advantages(reward, value, final_value, *ends, settings.discount, settings.trace_decay, alive=rollout.alive)
+        old, gained, learnt = (torch.from_numpy(x.ravel().astype(np.float32)) for x in (value, advantage, returns))
+        batch = Batch(inputs, action, log_prob, old, gained, learnt, allowed)
+        if not rollout.alive.all():
+            batch = batch[torch.from_numpy(rollout.alive.ravel())]
+            value, returns = value[rollout.alive], returns[rollout.alive]
         spread = float(returns.var())
         explained = 1 - float((returns - value).var()) / spread if spread > 0 else float("nan")
-        flat = [torch.from_numpy(x.ravel().astype(np.float32)) for x in (value, advantage, returns)]
-        return Batch(inputs, action, log_prob, *flat), explained
+        return batch, explained

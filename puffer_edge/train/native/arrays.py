@@ -41,13 +41,15 @@ def rollout_kinds(shape: Any, environment: Any, horizon: int, environments: int,
         )
     f8, u1, i4 = np.float64, np.uint8, np.int32
     kinds: Kinds = {"state": ((environments, environment.n_state), f8), "step": ((environments,), np.uint64), "elapsed": ((environments,), i4)}
-    kinds |= {"observed": ((rows, n), f8), "acting": ((rows,), u1)}
+    kinds |= {"observed": ((rows, n), f8)}
     kinds |= dict.fromkeys(("episode_return", "episode_cost"), ((rows,), f8))
     kinds |= dict.fromkeys(("mean", "deviation"), ((n,), f8))
     kinds |= {"observation": ((horizon, rows, n), f8), "inputs": ((horizon, rows, n), real), "finished_length": ((horizon, rows), i4)}
     kinds |= dict.fromkeys(("log_prob", "value", "final_value"), ((horizon, rows), real))
     kinds |= dict.fromkeys(("reward", "cost", "finished_return", "finished_cost"), ((horizon, rows), f8))
     kinds |= dict.fromkeys(("terminated", "truncated", "alive"), ((horizon, rows), u1))
+    if environment.allow_many:
+        kinds["allowed"] = ((horizon, rows, shape.outputs), u1)
     if environment.n_parameters:
         kinds["parameters"] = ((environments, environment.n_parameters), f8)
     if shape.critics > 1:
@@ -77,6 +79,10 @@ def _check_environment(shape: Any, environment: Any) -> None:
     several = shape.kind == "gaussian" or len(shape.sizes) > 1
     if several and environment.n_action != len(shape.sizes):
         raise Unsupported(f"the environment takes {environment.n_action} numbers of action, the head gives {len(shape.sizes)}")
+    if environment.allow_many and (shape.kind == "gaussian" or environment.n_choices != shape.outputs):
+        raise Unsupported(
+            f"the environment masks {environment.n_choices} choices, the {shape.kind} head has {shape.outputs} outputs: a mask needs one of each"
+        )
 
 
 def update_kinds(shape: Any, samples: int, real: npt.DTypeLike) -> Kinds:
@@ -121,7 +127,10 @@ def check_update(shape: Any, update: Any, real: npt.DTypeLike) -> None:
         if not 0 <= getattr(update, name) < 1:
             raise InvalidInput(f"an update's {name} must lie in 0 … 1, 1 excluded, not {getattr(update, name):g}")
     _check_between("value form", update.loss.value_form, 0, len(structs.VALUE_FORMS) - 1)
-    _check_arrays("update", update, update_kinds(shape, update.samples, real), exact=False)
+    kinds = update_kinds(shape, update.samples, real)
+    if update.allowed:
+        kinds["allowed"] = ((update.samples, shape.outputs), np.uint8)
+    _check_arrays("update", update, kinds, exact=False)
     if shape.kind == "categorical":
         choice = update.held["choice"].reshape(-1, len(shape.sizes))
         for g, size in enumerate(shape.sizes):

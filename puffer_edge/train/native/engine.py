@@ -170,6 +170,7 @@ class Engine:
         ratio_clip: float = 1.0,
         trace_clip: float = 1.0,
         reward_scale: float = 1.0,
+        alive: Array | None = None,
     ) -> tuple[Array, Array]:
         """Advantages and returns, (T, N), of ``puffer_edge/train/advantages.py``; with (T, N) ratios those of V-trace, clipped."""
         shape = reward.shape
@@ -181,6 +182,7 @@ class Engine:
         held |= {"value": self._real("value", value, shape), "final_value": self._real("final_value", final_value, shape)}
         held |= {"terminated": _flags("terminated", terminated, shape), "truncated": _flags("truncated", truncated, shape)}
         held |= {} if ratio is None else {"ratio": self._real("ratio", ratio, shape)}
+        held |= {} if alive is None else {"alive": _flags("alive", alive, shape)}
         _fill(a, held | {"advantage": advantage, "returns": returns})
         self._call("pe_engine_advantages", ctypes.byref(a))
         return advantage, returns

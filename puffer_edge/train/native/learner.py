@@ -13,6 +13,7 @@ from puffer_edge.contract import Contract
 from puffer_edge.envs.composition import Composition, compose
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.native import available
+from puffer_edge.envs.plant import no_choice
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Normalizer
@@ -23,19 +24,14 @@ from puffer_edge.train.settings import PPOSettings, cores
 
 SHARED_WORK = 4_000_000
 """Samples of a minibatch times parameters, from which on several threads share it."""
-STATE = ("state", "observed", "acting", "step", "elapsed", "episode_return", "episode_cost", "first", "second", "adam_steps", "updates")
+STATE = ("state", "observed", "step", "elapsed", "episode_return", "episode_cost", "first", "second", "adam_steps", "updates")
 """Arrays that change from rollout to rollout."""
 
 
 def shape_of(contract: Contract, settings: PPOSettings) -> Shape:
     """The networks of a contract under these settings."""
     kind = "categorical" if "discrete" in contract.head else "gaussian"
-    sizes: tuple[int, ...] = (1,) * contract.n_actions
-    if contract.head == "discrete":
-        sizes = (contract.n_outputs,)
-    elif contract.head == "multi_discrete":
-        sizes = tuple(len(levels) for levels in contract.levels)
-    return Shape(contract.n_observations, settings.hidden, settings.activation, kind, sizes, 1, settings.shared)
+    return Shape(contract.n_observations, settings.hidden, settings.activation, kind, contract.groups, 1, settings.shared)
 
 
 def obstacle(environment: Environment, settings: PPOSettings) -> str:
@@ -93,8 +89,9 @@ class Experience:
         observation: (T, N, n) physical; N counts agents.
         reward: of the action taken there.
         cost: likewise.
-        terminated: the task ended the episode.
+        terminated: the task ended the episode, or the agent did not act.
         truncated: the clock did.
+        alive: the agent acted; there is nothing to learn where it did not.
         intervention_rate: share of the steps at which the shield acted.
         returns: of the episodes that ended, in order of time.
         lengths: of them.
@@ -106,6 +103,7 @@ class Experience:
     cost: Floats
     terminated: npt.NDArray[np.bool_]
     truncated: npt.NDArray[np.bool_]
+    alive: npt.NDArray[np.bool_]
     intervention_rate: float = 0.0
     returns: Floats = field(default_factory=lambda: np.zeros(0))
     lengths: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
@@ -140,8 +138,8 @@ class NativeEngine:
         self.variant, self.threads = self.engine.variant, self.engine.threads
         if parameters.shape != (self.engine.shape.size,) or not parameters.flags.c_contiguous:
             raise InvalidInput(f"the flat buffer has shape {parameters.shape}, the native engine needs ({self.engine.shape.size},)")
-        self._around = surrounded(environment, shield) if environment.agents == 1 else None
-        self._pointer = (self._around.environment if self._around else environment).pointer()
+        self._around = surrounded(environment, shield)
+        self._pointer = self._around.environment.pointer()
         self.parameters = parameters
         self._arrays = self._allocate()
         self._structure = self._describe()
@@ -155,7 +153,6 @@ class NativeEngine:
         kinds: dict[str, tuple[tuple[int, ...], Any]] = {
             "state": ((s.rows, width), np.float64),
             "observed": ((rows, n), np.float64),
-            "acting": ((rows,), np.uint8),
             "step": ((s.rows,), np.uint64),
             "elapsed": ((s.rows,), np.int32),
             "first": ((self.engine.shape.size,), np.float32),
@@ -174,9 +171,9 @@ class NativeEngine:
         kinds |= dict.fromkeys(("log_prob", "value", "final_value"), (shape, np.float32))
         kinds |= dict.fromkeys(("reward", "cost", "finished_return", "finished_cost"), (shape, np.float64))
         kinds |= dict.fromkeys(("terminated", "truncated", "alive"), (shape, np.uint8))
-        arrays = {name: np.zeros(*kind) for name, kind in kinds.items()}
-        arrays["acting"][:] = 1
-        return arrays
+        if self._pointer.struct.allow_many:
+            kinds["allowed"] = ((*shape, self.engine.shape.outputs), np.uint8)
+        return {name: np.zeros(*kind) for name, kind in kinds.items()}
 
     def _describe(self) -> Any:
         """The structure that C reads, with what never changes filled in."""
@@ -203,26 +200,28 @@ class NativeEngine:
         before = self._interventions()
         self._raise_for(*self.engine.rollout(self.parameters, r))
         ended = np.nonzero(a["finished_length"])
-        rate = (self._interventions() - before) / a["reward"].size
-        terminated, truncated = a["terminated"].view(np.bool_), a["truncated"].view(np.bool_)
+        terminated, truncated, alive = (a[name].view(np.bool_) for name in ("terminated", "truncated", "alive"))
+        rate = (self._interventions() - before) / max(int(alive.sum()), 1)
         finished = a["finished_return"][ended], a["finished_length"][ended]
-        return Experience(a["observation"], a["reward"], a["cost"], terminated, truncated, rate, *finished, a)
+        return Experience(a["observation"], a["reward"], a["cost"], terminated, truncated, alive, rate, *finished, a)
 
     def _interventions(self) -> float:
         """Steps at which the shield has acted, in all."""
-        return float(self._around.read(self._arrays["state"], "interventions").sum()) if self._around else 0.0
+        return float(self._around.read(self._arrays["state"], "interventions").sum())
 
     def _raise_for(self, what: int, t: int, row: int) -> None:
-        if what:
-            step = int(self._arrays["updates"][0]) * self._settings.horizon + t
-            name = self._environment.name
-            raise Diverged(f"{name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
+        if not what:
+            return
+        name, step = self._environment.name, int(self._arrays["updates"][0]) * self._settings.horizon + t
+        if what == structs.NO_CHOICE:
+            raise InvalidInput(no_choice(name, row, f"at step {step} of its training"))
+        raise Diverged(f"{name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
 
     def update(self, experience: Experience, reward_scale: float, rates: Mapping[str, float], epochs: int) -> dict[str, float]:
         """Epochs of PPO on one rollout.
 
         Args:
-            experience: of ``collect``.
+            experience: of ``collect``; the rows in which an agent acted are its samples.
             reward_scale: what rewards are divided by.
             rates: "learning_rate", "entropy_weight", "kl_weight" and "stop_kl" (0: never) of this update.
             epochs: how many.
@@ -232,9 +231,16 @@ class NativeEngine:
         """
         s, a = self._settings, dict(experience.arrays)
         about = (a["reward"], a["value"], a["final_value"], experience.terminated, experience.truncated, s.discount, s.trace_decay)
-        advantage, returns = self.engine.advantages(*about, reward_scale=reward_scale)
+        alive = None if experience.alive.all() else experience.alive
+        advantage, returns = self.engine.advantages(*about, reward_scale=reward_scale, alive=alive)
+        action = "choice" if self.engine.shape.kind == "categorical" else "number"
+        held = {name: a[name] for name in ("inputs", "log_prob", "value", action, "allowed") if name in a}
+        held |= {"advantage": advantage, "returns": returns}
+        if alive is not None:
+            held = {name: x[alive] for name, x in held.items()}
+        value, returns = held["value"], held["returns"]
         u = structs.Update()
-        u.samples, u.epochs, u.seed = experience.reward.size, epochs, self._seed
+        u.samples, u.epochs, u.seed = returns.size, epochs, self._seed
         u.minibatch = min(s.minibatch, u.samples)
         u.update = int(a["updates"][0])
         u.normalize_advantage, u.beta1, u.beta2, u.epsilon, u.max_grad_norm = s.normalize_advantage, 0.9, 0.999, 1e-5, s.max_grad_norm
@@ -242,13 +248,11 @@ class NativeEngine:
         u.loss.clip, u.loss.dual_clip, u.loss.value_weight, u.loss.value_clip = s.clip, s.dual_clip or 0.0, s.value_weight, s.value_clip
         u.loss.value_form = structs.VALUE_FORMS.index(s.value_loss)
         u.loss.entropy_weight, u.loss.kl_weight = rates["entropy_weight"], rates["kl_weight"]
-        action = "choice" if self.engine.shape.kind == "categorical" else "number"
-        held = {name: a[name] for name in ("inputs", "log_prob", "value", action, "first", "second", "adam_steps")}
-        fill(u, **held, advantage=advantage, returns=returns, parameters=self.parameters)
+        fill(u, **held, **{name: a[name] for name in ("first", "second", "adam_steps")}, parameters=self.parameters)
         self.engine.update(u)
         a["updates"][0] += 1
         spread = float(returns.var(dtype=np.float64))
-        explained = 1 - float((returns - a["value"]).var(dtype=np.float64)) / spread if spread > 0 else float("nan")
+        explained = 1 - float((returns - value).var(dtype=np.float64)) / spread if spread > 0 else float("nan")
         found = dict(zip((*structs.STATISTICS, "gradient_norm"), u.statistics))
         return found | {"explained_variance": explained, "epoch_kl": u.epoch_kl[u.epochs_done - 1]}
 

@@ -7,11 +7,11 @@ from ctypes import c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 MOST_LAYERS, MOST_NETWORKS, MOST_GROUPS, MOST_OUTPUTS, BLOCK = 4, 3, 16, 256, 48
-MOST_ACTIONS, MOST_STEPS, ENVIRONMENT_VERSION = 64, 2**31 - 1, 1
+MOST_ACTIONS, MOST_STEPS, ENVIRONMENT_VERSION = 64, 2**31 - 1, 2
 STATISTICS = ("policy_loss", "value_loss", "cost_value_loss", "entropy", "approx_kl", "clip_fraction")
 SAC_STATISTICS = ("critic_loss", "actor_loss", "temperature_loss", "entropy", "temperature", "value")
 FAULTS = {1: "an observation", 2: "a reward", 3: "a cost", 4: "a first observation"}
-FIRST_OBSERVATION = 4
+FIRST_OBSERVATION, NO_CHOICE = 4, 5
 VALUE_FORMS = ("plain", "clipped", "clamped")
 MOST_EPOCHS = 64
 
@@ -47,17 +47,17 @@ Loss = _structure(
 Rollout = _structure(
     "Rollout",
     [("env", c_void_p), ("horizon", c_int64), ("environments", c_int64), ("seed", c_uint32), ("squash", c_int32)]
-    + _pointers("state", "parameters", "observed", "acting", "step", "elapsed", "episode_return", "episode_cost")
+    + _pointers("state", "parameters", "observed", "step", "elapsed", "episode_return", "episode_cost")
     + [*_pointers("mean", "deviation"), ("clip", c_double), *_pointers("levels", "scale", "offset")]
     + _pointers("observation", "inputs", "choice", "number", "log_prob", "value", "final_value", "cost_value", "final_cost_value")
-    + _pointers("reward", "cost", "terminated", "truncated", "alive", "finished_return", "finished_cost", "finished_length")
+    + _pointers("reward", "cost", "terminated", "truncated", "alive", "allowed", "finished_return", "finished_cost", "finished_length")
     + [("fault", c_int64 * 3)],
 )
 Advantages = _structure(
     "Advantages",
     [("horizon", c_int64), ("rows", c_int64)]
     + [(name, c_double) for name in ("discount", "trace_decay", "ratio_clip", "trace_clip", "reward_scale")]
-    + _pointers("reward", "value", "final_value", "ratio", "terminated", "truncated", "advantage", "returns"),
+    + _pointers("reward", "value", "final_value", "ratio", "terminated", "truncated", "alive", "advantage", "returns"),
 )
 Update = _structure(
     "Update",
@@ -65,14 +65,15 @@ Update = _structure(
     + [("normalize_advantage", c_int32), ("unused", c_int32)]
     + [(name, c_double) for name in ("learning_rate", "beta1", "beta2", "epsilon", "max_grad_norm", "stop_kl")]
     + [("loss", Loss)]
-    + _pointers("inputs", "log_prob", "value", "advantage", "returns", "cost_returns", "choice", "number")
+    + _pointers("inputs", "log_prob", "value", "advantage", "returns", "cost_returns", "choice", "number", "allowed")
     + _pointers("parameters", "first", "second", "adam_steps")
     + [("statistics", c_double * (len(STATISTICS) + 1)), ("epoch_kl", c_double * MOST_EPOCHS), ("epochs_done", c_int32), ("unused_too", c_int32)],
 )
 Environment = _structure(
     "Environment",
     [(name, c_uint32) for name in ("version", "size", "agents", "n_state", "n_observation", "n_action", "n_parameters", "max_steps")]
-    + _pointers("reset_many", "step_many"),
+    + _pointers("reset_many", "step_many", "allow_many")
+    + [("n_choices", c_uint32), ("unused", c_uint32)],
 )
 SacShape = _structure(
     "SacShape",

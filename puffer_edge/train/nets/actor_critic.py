@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from puffer_edge.contract import Contract
+from puffer_edge.errors import InvalidInput
 from puffer_edge.policy import Layer
-from puffer_edge.train.distributions import Categorical, Choices, Distribution, Gaussian, StateDependent
+from puffer_edge.train.distributions import Categorical, Choices, Distribution, Gaussian, StateDependent, forbid
 from puffer_edge.train.native import autograd
 from puffer_edge.train.native.engine import Engine
 
@@ -89,27 +90,38 @@ class ActorCritic(nn.Module):
         self._inner = tuple(getattr(module, name) for module, name in places if module is not self)
         return flat
 
-    def distribution(self, inputs: torch.Tensor) -> Distribution:
-        """The policy alone."""
+    def distribution(self, inputs: torch.Tensor, allowed: torch.Tensor | None = None) -> Distribution:
+        """The policy alone; see ``forward``."""
         if self.kernels is not None:
-            return self(inputs)[0]  # type: ignore[no-any-return]
+            return self(inputs, allowed)[0]  # type: ignore[no-any-return]
         if hasattr(self, "log_std") and self.log_std.dim() == 2:
             features = self.actor[:-1](inputs)
             return StateDependent(self.actor[-1](features), features.detach(), self.log_std)
-        return self._of(self.actor(inputs))
+        return self._of(self.actor(inputs), allowed)
 
-    def forward(self, inputs: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
-        """The policy at (B, n_observations) normalised observations, and (B,) values: in one pass of the kernels where there are any."""
+    def forward(self, inputs: torch.Tensor, allowed: torch.Tensor | None = None) -> tuple[Distribution, torch.Tensor]:
+        """The policy at (B, n_observations) normalised observations, and (B,) values: in one pass of the kernels where there are any.
+
+        Args:
+            inputs: (B, n_observations).
+            allowed: (B, n_outputs) bool excludes choices; None excludes none.
+
+        Raises:
+            InvalidInput: choices are excluded from a head that gives numbers.
+        """
         if self.kernels is None:
-            return self.distribution(inputs), self.value(inputs)
+            return self.distribution(inputs, allowed), self.value(inputs)
         out = autograd.outputs(self.kernels, self.flat, self._inner, inputs)
-        return self._of(out[:, :-1]), out[:, -1]
+        return self._of(out[:, :-1], allowed), out[:, -1]
 
-    def _of(self, outputs: torch.Tensor) -> Distribution:
+    def _of(self, outputs: torch.Tensor, allowed: torch.Tensor | None) -> Distribution:
         """The policy whose parameters are these (B, n_outputs)."""
-        if self.head == "discrete":
-            return Categorical(outputs)
-        return Choices(outputs, self.sizes) if self.head == "multi_discrete" else Gaussian(outputs, self.log_std)
+        if self.head in ("discrete", "multi_discrete"):
+            logits = outputs if allowed is None else forbid(outputs, allowed)
+            return Categorical(logits) if self.head == "discrete" else Choices(logits, self.sizes)
+        if allowed is not None:
+            raise InvalidInput(f"a mask excludes choices, and the head {self.head!r} gives numbers")
+        return Gaussian(outputs, self.log_std)
 
     def value(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B,) values of (B, n_observations) normalised observations."""

@@ -55,9 +55,10 @@ class Net:
     def __init__(self, shape: Shape, flat: torch.Tensor) -> None:
         self.shape, self.flat = shape, flat
 
-    def __call__(self, x: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    def __call__(self, x: torch.Tensor, allowed: torch.Tensor | None = None) -> tuple[Any, torch.Tensor]:
         out = outputs(self.shape, self.flat, x)
         first, value = out[:, : self.shape.outputs], out[:, self.shape.outputs]
+        first = first if allowed is None else first.masked_fill(~allowed, -torch.inf)
         if self.shape.kind == "gaussian":
             from puffer_edge.train.distributions import Gaussian
 
@@ -81,24 +82,36 @@ class Groups:
         return torch.stack([d.entropy() for d in self.each]).sum(0)
 
 
-def samples(shape: Shape, count: int, seed: int = 1) -> dict[str, Array]:
+def masks(shape: Shape, count: int, rng: np.random.Generator) -> Array:
+    """(count, outputs) bool: every choice with probability 0.6, and one of each group in any case."""
+    groups = [rng.random((count, size)) < 0.6 for size in shape.sizes]
+    for group in groups:
+        group[np.arange(count), rng.integers(0, group.shape[1], count)] = True
+    return np.concatenate(groups, 1)
+
+
+def samples(shape: Shape, count: int, seed: int = 1, masked: bool = False) -> dict[str, Array]:
     """A rollout's worth of random samples, float64; old probabilities near the new ones, some beyond every clip."""
     rng, flat = np.random.default_rng(seed), torch.from_numpy(parameters(shape))
     x = rng.standard_normal((count, shape.inputs))
-    policy = Net(shape, flat)(torch.from_numpy(x))[0]
+    found = {"allowed": masks(shape, count, rng)} if masked else {}
+    policy = Net(shape, flat)(torch.from_numpy(x), torch.from_numpy(found["allowed"]) if masked else None)[0]
     if shape.kind == "gaussian":
         action = policy.mean.numpy() + np.exp(policy.log_std.numpy()) * rng.standard_normal((count, len(shape.sizes)))
+    elif masked:
+        within = np.split(found["allowed"] * (1 + rng.random((count, shape.outputs))), np.cumsum(shape.sizes)[:-1], 1)
+        action = np.stack([group.argmax(1) for group in within], 1)
     else:
         action = np.stack([rng.integers(0, size, count) for size in shape.sizes], 1)
     log_prob = policy.log_prob(torch.from_numpy(action)).numpy() + rng.normal(0, 0.4, count)
-    found = {"inputs": x, "action": action, "log_prob": log_prob}
+    found |= {"inputs": x, "action": action, "log_prob": log_prob}
     return found | {name: rng.normal(0, 1, count) for name in ("value", "advantage", "returns", "cost_returns")}
 
 
 def total(shape: Shape, flat: torch.Tensor, data: dict[str, Array], rows: Array, settings: PPOSettings, weights: Weights, cost_weight: float) -> Any:
     """The loss of some samples and its statistics."""
     part = {name: torch.from_numpy(x[rows]) for name, x in data.items()}
-    batch = Batch(*(part[name] for name in ("inputs", "action", "log_prob", "value", "advantage", "returns")))
+    batch = Batch(*(part[name] for name in ("inputs", "action", "log_prob", "value", "advantage", "returns")), part.get("allowed"))
     batch = batch.normalized() if settings.normalize_advantage else batch
     net = Net(shape, flat)
     value, statistics = loss(net, batch, settings, weights)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from puffer_edge.train.native.engine import Engine, Shape, fill
 
 ROOT = Path(__file__).parents[3]
 Array = np.ndarray[Any, Any]
-CHANGING = ("state", "observed", "acting", "step", "elapsed", "episode_return", "episode_cost")
+CHANGING = ("state", "observed", "step", "elapsed", "episode_return", "episode_cost")
 MASK = np.uint64(0xFFFFFFFF)
 
 
@@ -34,11 +34,12 @@ def cartpole_in_c(folder: Path, max_steps: int = 500) -> tuple[Any, Any]:
 
 
 def in_python(
-    size: int, observations: int, actions: int, step: Callable[[Array, Array, Array], tuple[Array, Array, Array]], agents: int = 1, max_steps: int = 0
+    size: int, observations: int, actions: int, step: Callable[[Array, Array, Array], tuple[Array, ...]], agents: int = 1, max_steps: int = 0
 ) -> tuple[Any, Any]:
     """An environment of a Python function, whose observation is the start of its state.
 
-    ``step(state (n, size), action (n, agents, actions), index (n,)) → reward, cost, terminated (n, agents)`` changes the state in place.
+    ``step(state (n, size), action (n, agents, actions), index (n,)) → reward, cost, terminated (n, agents)`` changes the state in place; it
+    may give alive too, which is True otherwise.
     At a start the state is the environment's index in all columns.
     """
     f8, u1 = POINTER(c_double), POINTER(c_uint8)
@@ -56,9 +57,9 @@ def in_python(
     @ctypes.CFUNCTYPE(None, c_int64, c_int64, POINTER(c_uint32), POINTER(c_uint64), f8, f8, f8, f8, f8, f8, u1, u1)
     def step_many(n: int, first: int, key: Any, steps: Any, parameters: Any, action: Any, state: Any, observation: Any, *out: Any) -> None:
         s = view(state, n, size)
-        reward, cost, terminated = step(s, view(action, n, agents, actions), first + np.arange(n))
+        reward, cost, terminated, *alive = step(s, view(action, n, agents, actions), first + np.arange(n))
         view(observation, n, agents, observations)[:] = s[:, : agents * observations].reshape(n, agents, observations)
-        for pointer, value in zip(out, (reward, cost, terminated, ~terminated)):
+        for pointer, value in zip(out, (reward, cost, terminated, *(alive or [True]))):
             view(pointer, n, agents)[:] = value
 
     environment = structs.Environment(
@@ -68,11 +69,22 @@ def in_python(
     return environment, (reset_many, step_many)
 
 
+def masking(environment: Any, choices: int, allowed: Callable[[Array], Array]) -> Any:
+    """Give an environment ``allowed(state (n, size)) → (n, agents, choices)``; what must stay alive comes back."""
+
+    @ctypes.CFUNCTYPE(None, c_int64, POINTER(c_double), POINTER(c_uint8))
+    def allow_many(n: int, state: Any, out: Any) -> None:
+        found = allowed(np.ctypeslib.as_array(state, (n, environment.n_state)))
+        np.ctypeslib.as_array(out, (n, environment.agents, choices))[:] = found
+
+    environment.allow_many, environment.n_choices = ctypes.cast(allow_many, ctypes.c_void_p), choices
+    return allow_many
+
+
 def stage(engine: Engine, environment: Any, horizon: int, environments: int, seed: int = 3, **given: Array) -> tuple[Any, dict[str, Array]]:
     """The structure of a rollout, and its arrays by name."""
     kinds = arrays.rollout_kinds(engine.shape, environment, horizon, environments, engine.real)
     held = {name: np.zeros(shape, dtype) for name, (shape, dtype) in kinds.items()} | given
-    held["acting"][:] = 1
     for name in ("deviation", "scale"):
         if name in held and name not in given:
             held[name][:] = 1

@@ -65,7 +65,8 @@ def update_of(engine: Engine, data: dict[str, Array], settings: PPOSettings, wei
     for name, value in about.items():
         setattr(u, name, value)
     action = {"number": data["action"].astype(real)} if engine.shape.kind == "gaussian" else {"choice": data["action"].astype(np.int32)}
-    fill(u, **held, **action, **{name: x.astype(real) for name, x in data.items() if name != "action"})
+    mask = {"allowed": data["allowed"].astype(np.uint8)} if "allowed" in data else {}
+    fill(u, **held, **action, **mask, **{name: x.astype(real) for name, x in data.items() if name not in ("action", "allowed")})
     return u, held
 
 
@@ -105,6 +106,45 @@ def test_a_whole_update_is_torchs(name: str, kind: str, double: Path, folder: Pa
         u, held = update_of(engine, data, settings, weights)
         engine.update(u)
         assert distance(held["parameters"], wanted) < 2e-3  # Adam divides small gradients by small deviations
+
+
+@pytest.mark.parametrize("name", ["classic", "three layers", "cost critic", "shared"])
+def test_a_masked_update_is_torchs(name: str, double: Path, folder: Path, runs: list[str]) -> None:
+    """The same, with some choices out of reach; an entropy bonus, which would pull at them."""
+    shape, settings, weights = SHAPES[name], PPOSettings(epochs=3, minibatch=150), Weights(0.05, 0.3)
+    data = samples(shape, 700, masked=True)
+    exact = Engine(shape, 2, "portable", double)
+    wanted, statistics = in_torch(shape, data, settings, weights, [exact.order(700, 5, 9, epoch) for epoch in range(3)])
+    u, held = update_of(exact, data, settings, weights)
+    exact.update(u)
+    assert distance(held["parameters"], wanted) <= 1e-9
+    ours = dict(zip(structs.STATISTICS, u.statistics))
+    np.testing.assert_allclose([ours[n] for n in ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")], statistics, rtol=1e-7)
+    plain, _ = in_torch(shape, {k: v for k, v in data.items() if k != "allowed"}, settings, weights, [np.arange(700)])
+    assert distance(plain, wanted) > 1e-3, "the mask must matter"
+    for variant in runs:
+        u, held = update_of(Engine(shape, 1, variant, folder), data, settings, weights)
+        Engine(shape, 1, variant, folder).update(u)
+        assert distance(held["parameters"], wanted) < 2e-3
+
+
+def test_what_is_never_allowed_has_no_gradient(folder: Path, runs: list[str]) -> None:
+    """Weights of the last layer for a choice that no sample allowed stay as they were, to the bit."""
+    shape = SHAPES["classic"]
+    shape = replace(shape, sizes=(4,))
+    data = samples(shape, 300, masked=True)
+    data["allowed"][:, 2], data["allowed"][:, 0] = False, True
+    data["action"] = np.where(data["action"] == 2, 0, data["action"])
+    actor = shape.networks[0]
+    end = sum(a * b + b for a, b in itertools.pairwise(actor))
+    for variant in runs:
+        engine = Engine(shape, 2, variant, folder)
+        u, held = update_of(engine, data, PPOSettings(epochs=2, minibatch=100), Weights(0.1))
+        before = held["parameters"].copy()
+        engine.update(u)
+        rows = slice(end - 4 - 4 * 64, end - 4)
+        moved = (held["parameters"] != before)[rows].reshape(4, 64).any(1), (held["parameters"] != before)[end - 4 : end]
+        assert moved[0].tolist() == moved[1].tolist() == [True, True, False, True]
 
 
 @pytest.mark.parametrize("name", ["classic", "gaussian", "shared"])
@@ -164,6 +204,9 @@ def test_advantages_are_those_of_the_definition(double: Path) -> None:
         np.testing.assert_allclose(ours, advantages.advantages(**data, discount=0.97, trace_decay=0.9, **off), rtol=1e-12, atol=1e-12)
         scaled = engine.advantages(**data | {"reward": data["reward"] * 5}, discount=0.97, trace_decay=0.9, reward_scale=5.0)
         np.testing.assert_allclose(scaled, wanted, rtol=1e-9, atol=1e-12)
+        alive = rng.random(shape) < 0.7
+        ours = engine.advantages(**data, discount=0.97, trace_decay=0.9, alive=alive)
+        np.testing.assert_allclose(ours, advantages.advantages(**data, discount=0.97, trace_decay=0.9, alive=alive), rtol=1e-12, atol=1e-12)
 
 
 def test_v_trace_by_hand(double: Path) -> None:

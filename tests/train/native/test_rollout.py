@@ -17,7 +17,7 @@ from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.train.native import structs
 from puffer_edge.train.native.engine import Engine, Shape, fill
 from tests.train.native.reference import parameters
-from tests.train.native.stage import Array, cartpole_in_c, in_python, philox, shaped, stage, trained, uniform
+from tests.train.native.stage import Array, cartpole_in_c, in_python, masking, philox, shaped, stage, trained, uniform
 
 CARTPOLE = Shape(4, (24, 17), "tanh", "categorical", (2,), 2)
 
@@ -186,14 +186,15 @@ def test_a_choice_without_probability_is_never_taken(folder: Path, runs: list[st
         assert held["choice"][0, 0, 0] == 18
 
 
-def dying(state: Array, action: Array, index: Array) -> tuple[Array, Array, Array]:
+def dying(state: Array, action: Array, index: Array) -> tuple[Array, ...]:
     """Three agents; the state counts steps. Agent k of environment e dies at step e + 2k + 1, the last agent of the odd ones never."""
     state += 1
     age = state[:, :3] - index[:, None]
     terminated = age >= index[:, None] + 2 * np.arange(3) + 1
     terminated[index % 2 == 1, 2] = False
-    reward = np.where(age - 1 >= index[:, None] + 2 * np.arange(3) + 1, 0.0, 1.0)
-    return reward, np.zeros_like(reward), terminated
+    alive = age - 1 < index[:, None] + 2 * np.arange(3) + 1
+    alive[index % 2 == 1, 2] = True
+    return np.where(alive, 1.0, 7.0), np.full_like(age, 3.0), terminated, alive  # what the dead are paid does not count
 
 
 def test_agents_end_by_themselves_and_environments_when_all_have_or_the_clock_says(folder: Path) -> None:
@@ -206,16 +207,95 @@ def test_agents_end_by_themselves_and_environments_when_all_have_or_the_clock_sa
         engine.reset(r)
         assert engine.rollout(flat, r) == (0, 0, 0)
         by = {
-            name: held[name].reshape(12, 4, 3) for name in ("terminated", "truncated", "alive", "finished_length", "finished_return", "final_value")
+            name: held[name].reshape(12, 4, 3)
+            for name in ("terminated", "truncated", "alive", "finished_length", "finished_return", "final_value", "reward")
         }
         for e, k in ((0, 0), (0, 1), (0, 2), (3, 0), (3, 1)):
             life = e + 2 * k + 1
             assert by["alive"][:life, e, k].all() and by["terminated"][life - 1, e, k] and by["finished_length"][life - 1, e, k] == life
             assert by["finished_return"][life - 1, e, k] == life and by["final_value"][life - 1, e, k] == 0
+            assert (by["reward"][~by["alive"].view(bool)] == 0).all() and (by["reward"][by["alive"].view(bool)] == 1).all()
         assert not by["alive"][1:5, 0, 0].any() and by["alive"][5, 0].all()  # environment 0 begins anew after its last agent died at step 5
         assert by["terminated"][1:5, 0, 0].all() and not np.isfinite(by["finished_return"][1:5, 0, 0]).any()
         assert by["truncated"][11, 3].tolist() == [0, 0, 1] and by["finished_length"][11, 3].tolist() == [0, 0, 12]
         assert by["truncated"][:11].sum() == 0
+
+
+def counting(state: Array, action: Array, index: Array) -> tuple[Array, ...]:
+    """Two agents; the state counts steps from the environment's index, which stays beside it. The second acts in every other step."""
+    state[:, 0] += 1
+    zeros = np.zeros(action.shape[:2])
+    alive = np.ones(zeros.shape, bool)
+    alive[:, 1] = (state[:, 0] - index) % 2 == 1
+    return zeros, zeros, zeros > 0, alive
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 2)])
+def test_only_what_is_allowed_is_drawn_with_its_probability_among_that(sizes: tuple[int, ...], folder: Path, runs: list[str]) -> None:
+    environment, kept = in_python(2, 1, len(sizes), counting, agents=2)
+    table = np.array([[0, 1, 1, 1, 0], [1, 0, 1, 0, 1], [0, 0, 9, 0, 1]], np.uint8)  # any number that is not 0 says yes
+    kept = kept, masking(environment, 5, lambda state: table[(state[:, 0].astype(int)[:, None] + np.arange(2)) % 3])
+    shape = shaped(environment, "categorical", sizes)
+    flat, horizon, rows, edges = parameters(shape).astype(np.float32), 60, 100, np.cumsum(sizes)[:-1]
+    for variant in runs:
+        engine = Engine(shape, 2, variant, folder)
+        r, held = stage(engine, environment, horizon, rows, levels=np.arange(5.0))
+        engine.reset(r)
+        assert engine.rollout(flat, r) == (0, 0, 0)
+        step = np.arange(rows)[None, :, None] + np.arange(horizon)[:, None, None] + np.arange(2)
+        wanted = (table[step % 3] != 0).reshape(horizon, 2 * rows, 5)
+        np.testing.assert_array_equal(held["allowed"], wanted)
+        logits = engine.forward(flat, held["inputs"].reshape(-1, 1))[:, :5].reshape(horizon, 2 * rows, 5).astype(np.float64)
+        log_prob, start = np.zeros((horizon, 2 * rows)), 0
+        for g, (part, mask) in enumerate(zip(np.split(logits, edges, -1), np.split(wanted, edges, -1))):
+            choice = held["choice"][..., g, None]
+            assert np.take_along_axis(mask, choice, -1).all()
+            odds = np.where(mask, np.exp(part), 0)
+            odds /= odds.sum(-1, keepdims=True)
+            log_prob += np.log(np.take_along_axis(odds, choice, -1))[..., 0]
+            for k in range(sizes[g]):  # as often as its probability says, within four standard errors
+                assert abs((choice[..., 0] == k).mean() - odds[..., k].mean()) < 4 * np.sqrt(0.25 / choice.size)
+            start += sizes[g]
+        np.testing.assert_allclose(held["log_prob"], log_prob, rtol=1e-5, atol=1e-6)
+    assert kept
+
+
+def test_a_forbidden_first_choice_is_not_taken_by_the_smallest_draw(folder: Path, runs: list[str]) -> None:
+    """A draw of exactly 0 meets a first choice that is forbidden, whose exponential in float is not 0."""
+    zero = 3_683_772
+    assert uniform(philox((0, 0, zero, 0), (3, 1))[0]) == 0
+    environment, _ = in_python(1, 1, 1, echo)
+    kept = masking(environment, 3, lambda state: np.array([0, 0, 1], np.uint8))
+    shape = shaped(environment, "categorical", (3,))
+    for variant in runs:
+        engine = Engine(shape, 1, variant, folder)
+        r, held = stage(engine, environment, 1, 1, levels=np.arange(3.0))
+        held["step"][:] = zero
+        engine.reset(r)
+        assert engine.rollout(np.zeros(shape.size, np.float32), r) == (0, 0, 0)
+        assert held["choice"][0, 0, 0] == 2
+    assert kept
+
+
+def test_who_acts_without_a_choice_is_named_and_who_does_not_act_is_not(folder: Path) -> None:
+    """Agent 1 of environments 60 and 80 has none at step 3, where it does not act, and at step 6, where it does; that of 70 at step 8."""
+    environment, kept = in_python(2, 1, 1, counting, agents=2)
+
+    def allowed(state: Array) -> Array:
+        found, index = np.ones((len(state), 2, 3), np.uint8), state[:, 1]
+        step = state[:, 0] - index
+        found[(np.isin(index, (60, 80)) & np.isin(step, (3, 6))) | ((index == 70) & (step == 8)), 1] = 0
+        return found
+
+    kept = kept, masking(environment, 3, allowed)
+    shape = shaped(environment, "categorical", (3,))
+    for threads in (1, 3):
+        engine = Engine(shape, threads, "portable", folder)
+        r, held = stage(engine, environment, 10, 90, levels=np.arange(3.0))
+        engine.reset(r)
+        assert engine.rollout(parameters(shape).astype(np.float32), r) == (structs.NO_CHOICE, 6, 121)
+        assert held["allowed"][3, 121].all(), "who has no choice is given all"
+    assert kept
 
 
 @pytest.mark.parametrize(("what", "name"), [(1, "observation"), (2, "reward"), (3, "cost"), (4, "first observation")])
@@ -304,7 +384,7 @@ def test_what_does_not_fit_is_refused_before_c_is_called(cartpole: tuple[Any, An
     engine, flat = Engine(CARTPOLE, 1, "portable", folder), np.zeros(CARTPOLE.size, np.float32)
     levels = {"levels": np.array([-10.0, 10.0])}
     for field, value, says in (
-        ("version", 2, "built for version 2 of pe_env.h"),
+        ("version", 1, "built for version 1 of pe_env.h"),
         ("size", 40, "with 40 bytes"),
         ("agents", 0, "1 to 48 agents here, not 0"),
         ("agents", 49, "1 to 48 agents here, not 49"),
@@ -341,5 +421,12 @@ def test_what_does_not_fit_is_refused_before_c_is_called(cartpole: tuple[Any, An
         engine.rollout(flat, r)
     with pytest.raises(InvalidInput, match="value is not contiguous"):
         fill(r, value=np.zeros((3, 2)).T)
+    masked = structs.Environment.from_buffer_copy(cartpole[0])
+    masked.allow_many, masked.n_choices = masked.step_many, 3  # never called: it is refused
+    with pytest.raises(Unsupported, match="masks 3 choices, the categorical head has 2 outputs"):
+        stage(engine, masked, 2, 3)
+    with pytest.raises(Unsupported, match="masks 1 choices, the gaussian head has 1 outputs"):
+        masked.n_choices = 1
+        stage(Engine(Shape(4, (8,), "relu", "gaussian", (1,)), 1, "portable", folder), masked, 2, 3)
     with pytest.raises(Unsupported, match="takes 1 numbers of action, the head gives 3"):
         stage(Engine(Shape(4, (8,), "relu", "gaussian", (1, 1, 1)), 1, "portable", folder), cartpole[0], 2, 3)

@@ -3,7 +3,7 @@
  *   δ[t] = ρ[t] · (r[t] + γ V'[t] − V[t]),  A[t] = δ[t] + γ λ c[t] A[t+1],  ρ = min(ratio, ratio_clip),  c = min(ratio, trace_clip).
  *
  * reward[t] is what the action taken at observation[t] earned. V' is 0 after termination and final_value[t] else; both kinds of end cut
- * the carry. With a ratio of 1 and clips of at least 1 it is GAE. */
+ * the carry, and so does a step in which the agent did not act. With a ratio of 1 and clips of at least 1 it is GAE. */
 
 typedef struct gae {
     engine *e;
@@ -27,7 +27,7 @@ static void advantages_task(void *argument, int thread)
                 double value = (double)a->value[at], after = a->terminated[at] ? 0.0 : (double)a->final_value[at];
                 double delta = rho * (a->reward[at] / a->reward_scale + a->discount * after - value);
                 double keep = a->terminated[at] | a->truncated[at] ? 0.0 : a->discount * a->trace_decay * trace;
-                carry[i] = delta + keep * carry[i];
+                carry[i] = a->alive && !a->alive[at] ? 0.0 : delta + keep * carry[i];
                 a->advantage[at] = (real)carry[i];
                 a->returns[at] = (real)(carry[i] + value);
             }

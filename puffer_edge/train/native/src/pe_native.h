@@ -5,7 +5,7 @@
 #include "pe_env.h"
 #include "pe_policy.h"
 
-#define PE_NATIVE_VERSION 2
+#define PE_NATIVE_VERSION 3
 #define API __attribute__((visibility("default")))
 #define MOST_ACTIONS 64 /* numbers of an action */
 #define SHARDS 8 /* parts of a sum, added in their order: the bits do not depend on the number of threads */
@@ -22,10 +22,9 @@ typedef struct pe_rollout {
     double *state;            /* (environments, n_state) */
     const double *parameters; /* (environments, n_parameters) */
     double *observed;         /* (rows, n) */
-    uint8_t *acting;          /* (rows,) whether the agent's episode goes on */
     uint64_t *step;           /* (environments,) steps since the training began */
     int32_t *elapsed;         /* (environments,) steps in the episode */
-    double *episode_return, *episode_cost; /* (rows,) of the episode so far */
+    double *episode_return, *episode_cost; /* (rows,) of the episode so far, or since the agent began anew in it */
     /* constants */
     const double *mean, *deviation; /* (n,) of the normaliser */
     double clip;                    /* what it gives is kept within ± this */
@@ -38,10 +37,12 @@ typedef struct pe_rollout {
     real *number;
     real *log_prob, *value, *final_value, *cost_value, *final_cost_value;
     double *reward, *cost;
-    uint8_t *terminated, *truncated, *alive;
+    uint8_t *terminated, *truncated, *alive; /* alive: it acted; else reward and cost are 0, and terminated is 1 */
+    uint8_t *allowed;                        /* (T, rows, outputs) what could be chosen; unused where all may */
     double *finished_return, *finished_cost; /* NaN where no episode ended */
     int32_t *finished_length;                /* 0 there */
-    int64_t fault[3]; /* what was not finite (0: nothing, 1: observation, 2: reward, 3: cost, 4: first observation of an episode), step, row */
+    int64_t fault[3]; /* what was not finite (0: nothing, 1: observation, 2: reward, 3: cost, 4: first observation of an episode; 5: an agent
+                         acted that was allowed no choice), step, row */
 } pe_rollout;
 
 typedef struct pe_advantages {
@@ -51,6 +52,7 @@ typedef struct pe_advantages {
     const double *reward;
     const real *value, *final_value, *ratio; /* ratio: null for 1 throughout */
     const uint8_t *terminated, *truncated;
+    const uint8_t *alive;      /* 0 where the agent did not act: nothing goes through there to earlier steps; null for 1 throughout */
     real *advantage, *returns; /* out */
 } pe_advantages;
 
@@ -68,6 +70,7 @@ typedef struct pe_update {
     const real *log_prob, *value, *advantage, *returns, *cost_returns;
     const int32_t *choice;
     const real *number;
+    const uint8_t *allowed; /* (samples, outputs); null where all could be chosen */
     real *parameters, *first, *second; /* flat; the moments of Adam */
     int64_t *adam_steps;               /* (1,) */
     double statistics[STATISTICS + 1]; /* out: means over all minibatches, then the mean norm of the gradient */

@@ -2,7 +2,27 @@
 
 #define HALF_LOG_TAU ((real)0.918938533204672742)
 
+#define FORBIDDEN ((real)-1e9) /* logit of a choice that may not be taken */
+
 typedef real column[BLOCK];
+
+/* Put the logits of choices that may not be taken where no probability is left; row i of the block is row place[i] of the mask, or i. */
+static void forbid(int rows, int choices, const uint8_t *allowed, const int32_t *place, column *z)
+{
+    for (int i = 0; i < rows; i++) {
+        const uint8_t *own = allowed + (ptrdiff_t)(place ? place[i] : i) * choices;
+        for (int k = 0; k < choices; k++)
+            z[k][i] = own[k] ? z[k][i] : FORBIDDEN;
+    }
+}
+
+/* Their probabilities are 0 to the bit, which the exponential of a finite number is not: none is drawn, and none has a gradient. */
+static void rule_out(int rows, int choices, const column *z, column *p)
+{
+    for (int k = 0; k < choices; k++)
+        for (int i = 0; i < rows; i++)
+            p[k][i] = z[k][i] == FORBIDDEN ? 0 : p[k][i];
+}
 
 /* Of one group, choice by choice in columns: the exponentials of logits less the largest one, their sum, and the logarithm of what to
  * divide by, the largest logit taken in. */
@@ -80,7 +100,7 @@ static void sample_numbers(const pe_head *h, const real *log_std, int rows, cons
 }
 
 void policy_sample(const pe_head *h, const real *log_std, int rows, const real *out, int row, uint32_t seed, const uint32_t *index,
-                   const uint64_t *step, int32_t *choice, real *number, real *log_prob, real *workspace)
+                   const uint64_t *step, const uint8_t *allowed, int32_t *choice, real *number, real *log_prob, real *workspace)
 {
     if (h->kind == GAUSSIAN) {
         sample_numbers(h, log_std, rows, out, row, seed, index, step, number, log_prob);
@@ -88,10 +108,14 @@ void policy_sample(const pe_head *h, const real *log_std, int rows, const real *
     }
     column *z = (column *)workspace, *p = z + head_outputs(h), divisor, sum;
     columns_of(rows, head_outputs(h), out, row, z);
+    if (allowed)
+        forbid(rows, head_outputs(h), allowed, NULL, z);
     for (int i = 0; i < rows; i++)
         log_prob[i] = 0;
     for (int g = 0, first = 0; g < h->groups; first += h->sizes[g++]) {
         exponentials(rows, h->sizes[g], (const column *)z + first, p + first, sum, divisor);
+        if (allowed)
+            rule_out(rows, h->sizes[g], (const column *)z + first, p + first);
         column reached = {0}, taken;
         int32_t picked[BLOCK];
         real drawn[BLOCK];
@@ -132,8 +156,12 @@ static void evaluate(const pe_head *h, const real *log_std, const samples *s, co
         return;
     }
     column divisor;
+    if (s->allowed)
+        forbid(rows, head_outputs(h), s->allowed, place, z);
     for (int g = 0, first = 0; g < h->groups; first += h->sizes[g++]) {
         softmax(rows, h->sizes[g], (const column *)z + first, p + first, divisor);
+        if (s->allowed)
+            rule_out(rows, h->sizes[g], (const column *)z + first, p + first);
         for (int i = 0; i < rows; i++)
             log_prob[i] += z[first + s->choice[(ptrdiff_t)place[i] * h->groups + g]][i] - divisor[i];
         for (int k = first; k < first + h->sizes[g]; k++)

@@ -38,20 +38,22 @@ typedef struct pe_loss {
     int32_t unused;
 } pe_loss;
 
-/* Samples of a minibatch, in the order of the rollout; choices as (samples, groups) int32, or numbers as (samples, groups) real. */
+/* Samples of a minibatch, in the order of the rollout; choices as (samples, groups) int32, or numbers as (samples, groups) real. `allowed` is
+ * (samples, outputs), 0 for the choices that could not be taken; null where all could. */
 typedef struct samples {
     const real *log_prob, *value, *advantage, *returns, *cost_returns;
     const int32_t *choice;
     const real *number;
+    const uint8_t *allowed;
 } samples;
 
 /* Room that the functions below need, in numbers, for outputs and values of a row together. */
 static inline ptrdiff_t policy_workspace(int outputs) { return (ptrdiff_t)BLOCK * (3 * (outputs + 2) + 16); }
 
 /* Draw an action for each row, with its log-probability. out: (rows, row) of the network. Words are drawn from
- * philox(draw, row index, step) of the rows' own indices and steps. */
+ * philox(draw, row index, step) of the rows' own indices and steps. allowed: (rows, outputs), or null; each group needs one that is not 0. */
 void policy_sample(const pe_head *h, const real *log_std, int rows, const real *out, int row, uint32_t seed, const uint32_t *index,
-                   const uint64_t *step, int32_t *choice, real *number, real *log_prob, real *workspace);
+                   const uint64_t *step, const uint8_t *allowed, int32_t *choice, real *number, real *log_prob, real *workspace);
 
 /* Loss of the samples at `place` (rows of them), its derivative by out (rows, row) and, added, by log_std; sums of the statistics are added.
  * Advantages are taken as (advantage − mean) · scale, and all is divided by `count`, the samples of the whole minibatch. */

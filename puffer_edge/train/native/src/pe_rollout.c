@@ -1,6 +1,6 @@
 /* A whole horizon in one go: a thread takes a block of environments and steps it to the end; nobody waits for anybody in between. */
 
-enum { NOTHING, OBSERVATION, REWARD, COST, START };
+enum { NOTHING, OBSERVATION, REWARD, COST, START, CHOICE };
 
 typedef struct rollout {
     engine *e;
@@ -20,6 +20,7 @@ typedef struct piece {
     int64_t row, all; /* first row; rows of the whole rollout */
     real *workspace, *out, *policy_room;
     double action[BLOCK * MOST_ACTIONS];
+    uint8_t alive[BLOCK], stuck[BLOCK]; /* who acted in this step; who was allowed no choice in it */
 } piece;
 
 static void normalise(const piece *p, int rows, const double *seen, real *x)
@@ -42,14 +43,9 @@ static int all_finite(int count, const double *x)
 }
 
 /* Of all faults the earliest counts, then that of the lowest row: the same one for any number of threads. */
-static void check(rollout *all, const piece *p, int what, int64_t t, int width, const double *x)
+static void fail(rollout *all, const piece *p, int what, int64_t t, int i)
 {
-    if (all_finite(p->rows * width, x))
-        return;
-    int i = 0;
-    while (i < p->rows * width - 1 && x[i] - x[i] == 0)
-        i++;
-    int64_t *fault = p->r->fault, row = p->row + i / width;
+    int64_t *fault = p->r->fault, row = p->row + i;
     pthread_mutex_lock(&all->lock);
     if (!fault[0] || t < fault[1] || (t == fault[1] && (row < fault[2] || (row == fault[2] && what < fault[0])))) {
         fault[0] = what;
@@ -58,6 +54,34 @@ static void check(rollout *all, const piece *p, int what, int64_t t, int width, 
         atomic_store(&all->failed, t);
     }
     pthread_mutex_unlock(&all->lock);
+}
+
+static void check(rollout *all, const piece *p, int what, int64_t t, int width, const double *x)
+{
+    if (all_finite(p->rows * width, x))
+        return;
+    int i = 0;
+    while (i < p->rows * width - 1 && x[i] - x[i] == 0)
+        i++;
+    fail(all, p, what, t, i / width);
+}
+
+/* The masks of a block, 0 or 1; an agent that is left no choice in a group gets them all there, and must not act. */
+static void masks(piece *p, uint8_t *allowed)
+{
+    const engine *e = p->e;
+    const pe_env *env = p->r->env;
+    env->allow_many(p->count, p->r->state + p->first * env->n_state, allowed);
+    for (int i = 0; i < p->rows; i++) {
+        p->stuck[i] = 0;
+        for (int g = 0; g < e->head.groups; allowed += e->head.sizes[g++]) {
+            int any = 0;
+            for (int k = 0; k < e->head.sizes[g]; k++)
+                any |= allowed[k] = allowed[k] != 0;
+            if (!any)
+                memset(allowed, p->stuck[i] = 1, (size_t)e->head.sizes[g]);
+        }
+    }
 }
 
 static void act(piece *p, int64_t t)
@@ -74,7 +98,11 @@ static void act(piece *p, int64_t t)
     }
     int32_t *choice = r->choice ? r->choice + at * groups : NULL;
     real *number = r->number ? r->number + at * groups : NULL;
-    policy_sample(&e->head, e->parameters + e->log_std, p->rows, p->out, e->row, r->seed, index, step, choice, number, r->log_prob + at, p->policy_room);
+    uint8_t *allowed = r->env->allow_many ? r->allowed + at * e->outputs : NULL;
+    if (allowed)
+        masks(p, allowed);
+    policy_sample(&e->head, e->parameters + e->log_std, p->rows, p->out, e->row, r->seed, index, step, allowed, choice, number, r->log_prob + at,
+                  p->policy_room);
     if (e->head.kind == CATEGORICAL && groups == 1)
         for (int i = 0; i < p->rows; i++)
             for (int j = 0; j < m; j++)
@@ -122,24 +150,27 @@ static void count_step(piece *p, int64_t t, uint8_t *over)
         int64_t environment = p->first + k;
         r->step[environment]++;
         r->elapsed[environment]++;
-        int late = r->env->max_steps && r->elapsed[environment] >= (int32_t)r->env->max_steps, gone = 1;
+        int late = r->env->max_steps && r->elapsed[environment] >= (int32_t)r->env->max_steps, gone = 1, any = 0;
         for (int i = k * p->agents; i < (k + 1) * p->agents; i++) {
-            r->terminated[at + i] = r->terminated[at + i] != 0; /* an environment may say yes by any number; Python's bools are 0 and 1 */
+            r->alive[at + i] = p->alive[i] != 0; /* an environment may say yes by any number; Python's bools are 0 and 1 */
+            r->terminated[at + i] = r->terminated[at + i] != 0;
+            if (!r->alive[at + i]) {
+                r->reward[at + i] = r->cost[at + i] = 0;
+                r->terminated[at + i] = 1;
+            }
             gone &= r->terminated[at + i];
+            any |= r->alive[at + i];
         }
-        over[k] = late || gone;
+        over[k] = late || (gone && any); /* a step in which nobody acted ends nothing */
         for (int i = k * p->agents; i < (k + 1) * p->agents; i++) {
-            uint8_t *acting = &r->acting[p->row + i];
-            r->alive[at + i] = *acting;
             r->truncated[at + i] = over[k] && !r->terminated[at + i];
             r->episode_return[p->row + i] += r->reward[at + i];
             r->episode_cost[p->row + i] += r->cost[at + i];
-            int ends = *acting && (r->terminated[at + i] || r->truncated[at + i]);
+            int ends = r->alive[at + i] && (r->terminated[at + i] || r->truncated[at + i]);
             r->finished_return[at + i] = ends ? r->episode_return[p->row + i] : NAN;
             r->finished_cost[at + i] = ends ? r->episode_cost[p->row + i] : NAN;
             r->finished_length[at + i] = ends ? r->elapsed[environment] : 0;
-            *acting = over[k] ? 1 : *acting && !r->terminated[at + i];
-            if (over[k])
+            if (over[k] || ends)
                 r->episode_return[p->row + i] = r->episode_cost[p->row + i] = 0;
         }
         if (over[k])
@@ -157,7 +188,7 @@ static int step_piece(rollout *all, piece *p, int64_t t)
     int64_t at = t * p->all + p->row;
     double *observed = r->observed + p->row * n;
     const uint32_t key[2] = {r->seed, STREAM_ENVIRONMENT};
-    uint8_t over[BLOCK], alive[BLOCK];
+    uint8_t over[BLOCK];
 
     if (atomic_load_explicit(&all->failed, memory_order_relaxed) < t)
         return 0;
@@ -176,10 +207,13 @@ static int step_piece(rollout *all, piece *p, int64_t t)
     }
     act(p, t);
     env->step_many(p->count, p->first, key, r->step + p->first, r->parameters ? r->parameters + p->first * env->n_parameters : NULL, p->action,
-                   r->state + p->first * env->n_state, observed, r->reward + at, r->cost + at, r->terminated + at, alive);
+                   r->state + p->first * env->n_state, observed, r->reward + at, r->cost + at, r->terminated + at, p->alive);
     check(all, p, OBSERVATION, t, n, observed);
     check(all, p, REWARD, t, 1, r->reward + at);
     check(all, p, COST, t, 1, r->cost + at);
+    for (int i = 0; env->allow_many && i < p->rows; i++)
+        if (p->stuck[i] && p->alive[i])
+            fail(all, p, CHOICE, t, i);
     count_step(p, t, over);
     int any = 0;
     for (int k = 0; k < p->count; k++)

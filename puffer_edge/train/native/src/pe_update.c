@@ -206,7 +206,7 @@ API int32_t pe_engine_update(engine *e, pe_update *u)
 {
     if (!make_room(e, u->samples))
         return 0;
-    update w = {.e = e, .u = u, .s = {u->log_prob, u->value, u->advantage, u->returns, u->cost_returns, u->choice, u->number}};
+    update w = {.e = e, .u = u, .s = {u->log_prob, u->value, u->advantage, u->returns, u->cost_returns, u->choice, u->number, u->allowed}};
     pack(e, u->parameters, e->parameters);
     pack(e, u->first, e->first);
     pack(e, u->second, e->second);

@@ -1,0 +1,1 @@
+"""The checker of environments: its rules, what they examine, and where in a text they point."""
