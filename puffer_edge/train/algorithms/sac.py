@@ -24,14 +24,24 @@ With a shield, actions and probabilities belong to what the policy proposed, rew
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import softplus
 
-from puffer_edge.train.distributions import Gaussian, StateDependent
+from puffer_edge.envs.environment import Environment
+from puffer_edge.errors import Diverged, Unsupported
+from puffer_edge.spaces import Bools, Floats
+from puffer_edge.train.distributions import Distribution, Gaussian, StateDependent
+from puffer_edge.train.loop import Learner, Lived
+from puffer_edge.train.native.sac_learner import Horizon, NativeSAC
 from puffer_edge.train.nets.soft_actor_critic import SoftActorCritic
+from puffer_edge.train.replay import Replay
+from puffer_edge.train.sac_settings import SACSettings
 
 STATISTICS = ("critic_loss", "actor_loss", "temperature_loss", "entropy", "temperature", "value")
 
@@ -114,3 +124,125 @@ def target_entropy_of(setting: float | None, actions: int) -> float:
 def normal(rng: np.random.Generator, shape: tuple[int, int]) -> torch.Tensor:
     """Standard normal float32 numbers."""
     return torch.from_numpy(rng.standard_normal(shape, np.float32))
+
+
+class SAC(Learner):
+    """SAC on a plant: ``SAC(environment).learn()``, then ``policy()``. A task whose head clips is trained with one that squashes."""
+
+    name = "sac"
+    settings: SACSettings
+    net: SoftActorCritic
+    native: NativeSAC | None
+
+    def _task(self, environment: Environment) -> Environment:
+        contract = environment.contract
+        if contract.head not in ("clip", "tanh"):
+            raise Unsupported(f"SAC drives numbers, and the head {contract.head!r} of {environment.name} chooses: train it with PPO")
+        if environment.agents > 1:
+            raise Unsupported(f"SAC trains one agent, {environment.name} has {environment.agents}: train them with PPO")
+        return environment.under(replace(contract, head="tanh"))
+
+    def _networks(self, seed: int) -> tuple[SoftActorCritic, str]:
+        contract, s = self.environment.contract, self.settings
+        if self.network is not None:
+            raise Unsupported("SAC trains the package's own networks: leave out network=")
+        generator = torch.Generator().manual_seed(seed)
+        return SoftActorCritic(contract, s.hidden, s.critic_widths, s.activation, s.exploration, s.log_std, s.temperature, generator), "torch"
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        learnt = [p for p in self.net.parameters() if p.requires_grad and (p is not self.net.log_temperature or self.settings.adapt_temperature)]
+        return torch.optim.Adam(learnt, lr=self.settings.learning_rate)
+
+    def _make_native(self, seed: int) -> NativeSAC:
+        flats = (self.net.flat.numpy(), self.net.target.flat.view(-1).numpy())
+        return NativeSAC(self.environment, self.settings, self.shield, seed, *flats, self._target_entropy)
+
+    def _prepare(self, seed: int) -> None:
+        s, contract = self.settings, self.environment.contract
+        self._seed, self._ticks, self._drawn = seed, 0, 0
+        if self.plant is None:
+            return
+        self.replay = Replay(s.rows, s.replay, contract.n_observations, contract.n_actions)
+        self.replay.see(np.arange(s.rows), contract.physical_observation(self.plant.last))
+
+    @property
+    def _target_entropy(self) -> float:
+        return target_entropy_of(self.settings.target_entropy, self.environment.contract.n_actions)
+
+    def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The replay, and how many steps were made and batches drawn; the native engine has them among its own."""
+        if self.plant is None:
+            return {}
+        return {f"replay.{name}": x for name, x in self.replay.state().items()} | {"sac.counts": np.array([self._ticks, self._drawn])}
+
+    def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what ``own_arrays`` gave."""
+        if self.plant is None:
+            return
+        self.replay.load({name.removeprefix("replay."): x for name, x in arrays.items() if name.startswith("replay.")})
+        self._ticks, self._drawn = (int(x) for x in arrays["sac.counts"])
+
+    def _advance(self) -> tuple[Lived, dict[str, float]]:
+        if self.native is None:
+            return self._advance_in_torch(self.settings)
+        lived, statistics, returns, lengths = self.native.advance(self._normalizer)
+        self.recent_returns.extend(returns.tolist())
+        self.recent_lengths.extend(lengths.tolist())
+        return lived, statistics
+
+    def _advance_in_torch(self, s: SACSettings) -> tuple[Lived, dict[str, float]]:
+        plant, shape = self.plant, (s.horizon, s.rows)
+        assert plant is not None
+        lived = Horizon(np.zeros((*shape, self.environment.contract.n_observations)), np.zeros(shape), np.zeros(shape), np.ones(shape, bool), 0.0)
+        seen: list[torch.Tensor] = []
+        acted = 0
+        for t in range(s.horizon):
+            observation = self.environment.contract.physical_observation(plant.last)
+            action = self._propose(observation)
+            lengths, step = plant.elapsed + 1, plant.step(self._offset + self._scale * action)
+            if not np.isfinite(step.reward).all():
+                raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
+            ended = step.terminated | step.truncated
+            self.replay.write(action, step.reward, step.cost, step.terminated, step.truncated, step.final_observation, step.observation)
+            lived.observation[t], lived.reward[t], lived.cost[t] = observation, step.reward, step.cost
+            acted += int((step.stages != 0).sum())
+            self._note_episodes(step.reward, ended, lengths)
+            self._ticks += 1
+            if self._ticks * s.rows > s.warmup and self._ticks % s.every == 0:
+                seen += [self._learn_once() for _ in range(s.updates)]
+        means = torch.stack(seen).double().mean(0).tolist() if seen else [float("nan")] * len(STATISTICS)
+        return replace(lived, intervention_rate=acted / lived.reward.size), dict(zip(STATISTICS, means))
+
+    def _propose(self, observation: Floats) -> npt.NDArray[np.float32]:
+        """(N, m) actions, −1 … 1: uniform at first, then sampled."""
+        s = self.settings
+        if self._ticks * s.rows < s.warmup:
+            return self.noise_rng.uniform(-1, 1, (s.rows, self.environment.contract.n_actions)).astype(np.float32)
+        with torch.inference_mode():
+            return np.tanh(self._sample(self._distribution(observation, None)))
+
+    def _note_episodes(self, reward: Floats, ended: Bools, lengths: npt.NDArray[np.int64]) -> None:
+        self.episode_return += reward
+        for row in np.flatnonzero(ended):
+            self.recent_returns.append(float(self.episode_return[row]))
+            self.recent_lengths.append(int(lengths[row]))
+            self.episode_return[row] = 0.0
+        if self.held_noise is not None:
+            self.held_noise.end(ended)
+
+    def _learn_once(self) -> torch.Tensor:
+        """One gradient step; its statistics."""
+        s = self.settings
+        sample = self.replay.sample(s.batch, self._seed, self._drawn, s.n_step, s.discount)
+        self._drawn += 1
+        numbers = (torch.from_numpy(np.asarray(x, np.float32)) for x in (sample.action, sample.reward, sample.weight))
+        batch = Batch(self.inputs(sample.observation), *numbers, self.inputs(sample.following))
+        shape = (s.batch, self.environment.contract.n_actions)
+        statistics = gradients(self.net, batch, normal(self.noise_rng, shape), normal(self.noise_rng, shape), self._target_entropy)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.net.target.flat.lerp_(self.net.critic.flat, s.target_rate)
+        return statistics
+
+    def _distribution(self, observation: Floats, allowed: Bools | None) -> Distribution:
+        return self.net.distribution(self.inputs(observation))

@@ -554,8 +554,16 @@ static void sac_update(sac_engine *e, pe_sac *r, bench *b, int64_t limit, int th
 typedef struct sac_job {
     sac_engine *e;
     pe_sac *r;
+    uint64_t began; /* ticks when the call began: later ones are thread 0's alone */
 } sac_job;
 
+/* Whether a turn of learning follows so many steps of each row. */
+static int due(const pe_sac *r, uint64_t ticks)
+{
+    return r->updates > 0 && (!r->env || (ticks * (uint64_t)r->ring.rows > (uint64_t)r->warmup && ticks % (uint64_t)r->every == 0));
+}
+
+/* Between two turns of learning the other threads wait; what thread 0 writes meanwhile they read after the barrier, and before the next. */
 static void sac_task(void *argument, int thread)
 {
     const sac_job *job = argument;
@@ -563,17 +571,15 @@ static void sac_task(void *argument, int thread)
     pe_sac *r = job->r;
     bench b;
     lay_bench(e, &b, e->workspace[thread]);
-    for (int64_t t = 0; t < r->horizon; t++) {
-        if (r->env) {
-            if (thread == 0)
-                sac_step(e, r, &b, t);
-            pool_barrier(e->pool);
-            if (r->fault[0])
-                return;
-            uint64_t ticks = *r->ticks;
-            if (ticks * (uint64_t)r->ring.rows <= (uint64_t)r->warmup || ticks % (uint64_t)r->every)
-                continue;
-        }
+    for (int64_t t = 0; t < r->horizon;) {
+        int64_t from = t++;
+        while (t < r->horizon && !due(r, job->began + (uint64_t)t))
+            t++;
+        for (int64_t k = from; r->env && thread == 0 && k < t && !r->fault[0]; k++)
+            sac_step(e, r, &b, k);
+        pool_barrier(e->pool);
+        if (r->fault[0] || !due(r, job->began + (uint64_t)t))
+            return;
         int64_t limit = ring_limit(&r->ring);
         for (int32_t u = 0; u < r->updates; u++)
             sac_update(e, r, &b, limit, thread);
@@ -598,7 +604,7 @@ API int32_t pe_sac_run(sac_engine *e, pe_sac *r)
     memset(r->fault, 0, sizeof r->fault);
     r->updates_done = 0;
     atomic_store(&e->next[0], 0);
-    sac_job job = {e, r};
+    sac_job job = {e, r, r->env ? *r->ticks : 0};
     pool_run(e->pool, sac_task, &job);
     sac_unpack(e, e->parameters, r->flat);
     sac_unpack(e, e->first, r->first);
