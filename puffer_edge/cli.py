@@ -17,10 +17,13 @@ from puffer_edge.commands.importing import import_policy
 from puffer_edge.commands.lists import doctor, environments, targets
 from puffer_edge.commands.training import evaluate, train, train_for
 from puffer_edge.commands.verifying import verify
+from puffer_edge.commands.watching import plot, watch
 from puffer_edge.errors import PufferEdgeError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
+    "watch": watch,
+    "plot": plot,
     "import": import_policy,
     "eval": evaluate,
     "export": export,

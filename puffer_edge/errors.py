@@ -7,6 +7,7 @@ PufferEdgeError
 ├── DoesNotFit          needs more than the target has (needs, has)
 ├── ReturnLost          no profile of integers keeps enough of the float policy's return
 ├── Diverged            a training's numbers became NaN or infinite
+├── WorkerFailed        an environment raised, hung, or its process died
 ├── WriteFailed         a run cannot be written on: full disk, no permission
 ├── RangeError          an integer may leave the range that every engine shares
 ├── ContractError       two contracts differ, or one is inconsistent
@@ -83,6 +84,12 @@ class Diverged(PufferEdgeError):
     """A training's numbers became NaN or infinite; the last good policy is kept."""
 
     exit_code = 10
+
+
+class WorkerFailed(PufferEdgeError):
+    """An environment raised something, did not answer in time, or the process that it lived in died."""
+
+    exit_code = 13
 
 
 class WriteFailed(PufferEdgeError):

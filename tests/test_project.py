@@ -13,7 +13,7 @@ import puffer_edge
 from puffer_edge.firmware.shared import protocol
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(path for folder in (".", "docs") for path in (ROOT / folder).glob("*.md"))
+PAGES = sorted(path for folder in (".", "docs", "docs/learning") for path in (ROOT / folder).glob("*.md"))
 
 FORBIDDEN = {
     "a path of one machine": r"""(?<![\w.}/:])/(root|home|work|Users)/\w""",

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from puffer_edge.commands.console import OUT, WIDE, Flag, Name, show_result
-from puffer_edge.errors import InvalidInput
+from puffer_edge.commands.console import OUT, SIDE, WIDE, Flag, Name, show_result
+from puffer_edge.errors import InvalidInput, MissingExtra
 
 
 def targets(json: Flag = False) -> None:
@@ -34,20 +34,31 @@ def targets(json: Flag = False) -> None:
 
 
 def environments(
-    what: Annotated[Literal["list", "check"], tyro.conf.Positional] = "list", name: Name = "", *, seed: int = 0, json: Flag = False
+    what: Annotated[Literal["list", "check", "tune"], tyro.conf.Positional] = "list",
+    name: Name = "",
+    *,
+    seed: int = 0,
+    rows: int = 16,
+    seconds: float = 2.0,
+    json: Flag = False,
 ) -> None:
-    """List the environments, or check one of your own: 'puffer-edge envs check my_module:MINE'.
+    """List the environments, check one of your own, or find out how to step it fastest: 'puffer-edge envs check my_module:MINE'.
 
     A check tries rule by rule what a training, an export and a board will rely on, and names the line to change. Exit code 1 if a rule is broken.
+    Tuning is for environments that are not made of functions, as Gymnasium's: serial, processes and asynchronous stepping are measured.
 
     Args:
-        what: list, or check.
-        name: what to check: a name of the list, my_module:MINE, or gym:ID.
+        what: list, check, or tune.
+        name: what to check or tune: a name of the list, my_module:MINE, gym:ID, or pettingzoo:MODULE.
         seed: of a check's start states and actions.
+        rows: of tuning: environments side by side.
+        seconds: of tuning: for each way.
         json: print as JSON.
     """
     if what == "check":
         _check(name, seed, json)
+    elif what == "tune":
+        _tune(name, rows, seconds, json)
     elif name:
         raise InvalidInput(f"'envs list' takes no name; to check it: puffer-edge envs check {name}")
     else:
@@ -119,6 +130,28 @@ def _check(name: str, seed: int, json: bool) -> None:
     show_result(json, {"environment": name, "ok": not broken, "rules": rules}, show)
     if broken:
         raise SystemExit(1)
+
+
+def _tune(name: str, rows: int, seconds: float, json: bool) -> None:
+    from puffer_edge import envs
+
+    if not name or rows < 1 or not 0 < seconds <= 600:
+        raise InvalidInput(f"envs tune needs a name, at least 1 row and up to 600 seconds, not {name!r}, {rows} and {seconds:g}")
+    try:
+        from puffer_edge.train.vector import tuning
+    except ModuleNotFoundError:
+        raise MissingExtra("train", "envs tune") from None
+    found = []
+    for way in tuning.tune(envs.load(name), rows, seconds):
+        SIDE.print(f"{way.flags:48}{way.steps_per_s:12,.0f} steps/s")
+        found.append(way)
+    best = max(found, key=lambda way: way.steps_per_s)
+    ways = [asdict(way) | {"flags": way.flags} for way in found]
+    show_result(
+        json,
+        {"environment": name, "rows": rows, "ways": ways, "best": best.flags},
+        lambda: OUT.print(f"fastest here: puffer-edge train {name} --rows {rows} {best.flags}"),
+    )
 
 
 def doctor(json: Flag = False) -> None:

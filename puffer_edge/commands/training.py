@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -15,9 +15,11 @@ import tyro
 from rich.table import Table
 
 from puffer_edge.commands.console import OUT, SIDE, Flag, Folder, Name, progress_bar, show_result
+from puffer_edge.commands.dashboard import Dashboard
 from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, environment_of, task_of
 from puffer_edge.errors import InvalidInput
 from puffer_edge.train import PPOSettings, Run, settings_for
+from puffer_edge.train.writer import Writer
 
 
 def train(
@@ -31,6 +33,8 @@ def train(
     shield: bool = True,
     resume: Path | None = None,
     tensorboard: Flag = False,
+    wandb: Annotated[tuple[()] | tuple[str] | None, tyro.conf.arg(metavar="[PROJECT]")] = None,
+    plain: Flag = False,
     json: Flag = False,
 ) -> None:
     """Train a policy with PPO and write a run folder.
@@ -49,23 +53,27 @@ def train(
         shield: train behind the default shield (--no-shield: without any).
         resume: run folder to go on with, from its latest checkpoint; of the settings only --steps may change.
         tensorboard: write event files too (needs the extra 'tensorboard').
+        wandb: log to Weights & Biases too, in this project or 'puffer-edge' (needs the extra 'wandb'); WANDB_MODE=offline sends nothing.
+        plain: one line of progress in place of the dashboard; so it is, too, where the output is no terminal.
         json: print the result as JSON.
     """
     if resume is not None:
         given = [name for name, is_given in (("--seed", seed), ("--seeds", seeds != 1), ("--out", out), ("--no-shield", not shield)) if is_given]
-        _show_run(_go_on(resume, environment, values, [*given, *(["--settings"] if settings else [])], tensorboard), json)
+        with _watched(plain, tensorboard, wandb) as watching:
+            run = _go_on(resume, environment, values, [*given, *(["--settings"] if settings else [])], watching)
+        _show_run(run, json)
     elif not environment:
         raise InvalidInput("which environment? 'puffer-edge envs' lists them; a run is gone on with by --resume RUN")
     elif seeds != 1:
-        if tensorboard:
-            raise InvalidInput("--tensorboard writes one run: leave out --seeds")
+        if tensorboard or wandb is not None:
+            raise InvalidInput("--tensorboard and --wandb write one run: leave out --seeds")
         _train_seeds(environment, values, seed, seeds, out, shield, json)
     else:
         from puffer_edge import train as verbs
 
         folder = out or Path("runs") / f"{environment}-{seed}".replace(":", "-")
-        with _bar() as progress:
-            run = verbs.train(environment, seed=seed, out=folder, shield=shield, progress=progress, settings=values, tensorboard=tensorboard)
+        with _watched(plain, tensorboard, wandb) as watching:
+            run = verbs.train(environment, seed=seed, out=folder, shield=shield, settings=values, **watching)
         _show_run(run, json)
 
 
@@ -103,7 +111,7 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
     return functools.partial(train, values=settings_for(environment, file))
 
 
-def _go_on(path: Path, environment: str, values: PPOSettings, given: Sequence[str], tensorboard: bool) -> Run:
+def _go_on(path: Path, environment: str, values: PPOSettings, given: Sequence[str], watching: Mapping[str, Any]) -> Run:
     """Go on with a run, having seen that nothing was asked for that it cannot do."""
     from puffer_edge import train as verbs
 
@@ -117,23 +125,33 @@ def _go_on(path: Path, environment: str, values: PPOSettings, given: Sequence[st
         raise InvalidInput(f"{path} goes on with what it was started with: leave out {', '.join(given)} (--steps may change)")
     if environment not in ("", run.settings["environment"]):
         raise InvalidInput(f"{path} is a run of {run.settings['environment']}, not of {environment}")
-    with _bar() as progress:
-        run = verbs.resume(path, steps=values.steps if values.steps != theirs.steps else None, progress=progress, tensorboard=tensorboard)
+    run = verbs.resume(path, steps=values.steps if values.steps != theirs.steps else None, **watching)
     for reason in run.result["resumed"][-1]["because"]:
         SIDE.print(f"not the bits of a run that never stopped: {reason}", style="yellow")
     return run
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Any], bool]]:
-    """A progress bar, as a callback of ``train``."""
+def _watched(plain: bool, tensorboard: bool, wandb: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    """What ``train`` and ``resume`` are told of who watches: the dashboard or a progress bar, and what is written elsewhere."""
+    writers: list[Writer] = []
+    if tensorboard:
+        from puffer_edge.train.tensorboard import TensorBoard
+
+        writers.append(TensorBoard())
+    if wandb is not None:
+        from puffer_edge.train.wandb import WandB
+
+        writers.append(WandB(*wandb))
+    if SIDE.is_terminal and not plain:
+        yield {"writers": [*writers, Dashboard(SIDE)]}
+        return
     with progress_bar("training") as advance:
 
-        def progress(report: Any) -> bool:
+        def progress(report: Any) -> None:
             advance(report.steps, report.total, f"return {report.ep_rew_mean:8.1f}  {report.steps_per_second:9,.0f} steps/s")
-            return True
 
-        yield progress
+        yield {"writers": writers, "progress": progress}
 
 
 def _train_seeds(environment: str, values: PPOSettings, first: int, seeds: int, out: Path | None, shield: bool, json: bool) -> None:

@@ -40,6 +40,7 @@ class Check:
 PACKAGES = (
     ("torch", "torch", "training", "pip install 'puffer-edge[train]'"),
     ("tensorboard", "tensorboard", "event files of trainings", "pip install 'puffer-edge[tensorboard]'"),
+    ("wandb", "wandb", "trainings in Weights & Biases", "pip install 'puffer-edge[wandb]'"),
     ("serial", "pyserial", "boards on a serial port", "pip install pyserial"),
     ("rp2040py", "rp2040py", "the simulated RP2040", "pip install 'puffer-edge[sim]'"),
     ("tflite_micro", "tflite-micro", "comparing with TensorFlow Lite Micro", "pip install 'puffer-edge[tflm]' (Linux on x86-64)"),

@@ -86,6 +86,7 @@ class StepResult:
         truncated: (R,) only the clock, or one of the environment's own, ended it; never true together with ``terminated``.
         alive: (R,) the agent acted in this step; from a step in which it did not there is nothing to learn.
         allowed: (R, n_outputs) the choices that may be taken next; None where all may.
+        length: (R,) steps of the episode so far, this one included.
         applied: (R, m) int32 fixed-point action that acted.
         stages: (R,) int32, bit k set where stage k of the shield acted.
     """
@@ -98,6 +99,7 @@ class StepResult:
     truncated: Bools
     alive: Bools
     allowed: Bools | None
+    length: npt.NDArray[np.int64]
     applied: Ints
     stages: Ints
 
@@ -178,15 +180,36 @@ class Plant:
             Diverged: a proposal is NaN or infinite.
             InvalidInput: what was observed after it is, or an agent acted that was allowed no choice.
         """
+        applied, stages, action = self.propose(raw)
+        self.world.step(action)
+        return self.take(applied, stages)
+
+    def propose(self, raw: npt.ArrayLike) -> tuple[Ints, Ints, Floats]:
+        """The first half of ``step``: what the shield lets act in the place of (R, m) proposals, without acting.
+
+        Returns:
+            (R, m) int32 applied and (R,) int32 stages, for ``take``; (N, A, m) physical actions, for the world.
+
+        Raises:
+            Diverged: a proposal is NaN or infinite.
+        """
         proposal = np.asarray(raw, np.float64)
         if not np.isfinite(proposal).all():
             row = int(np.flatnonzero(~np.isfinite(proposal).all(-1))[0])
             raise Diverged(f"the policy proposed {proposal[row]} in row {row}: its weights have diverged")
-        environment, contract, world = self.environment, self.environment.contract, self.world
+        contract = self.environment.contract
         applied, stages = contract.fixed_action(proposal), self._no_fallback
         if self.shield is not None:
             applied, stages = self.shield.apply(self.last, applied, self.previous, self._no_fallback)
-        world.step(contract.physical_action(applied).reshape(self.n, environment.agents, -1))
+        return applied, stages, contract.physical_action(applied).reshape(self.n, self.environment.agents, -1)
+
+    def take(self, applied: Ints, stages: Ints) -> StepResult:
+        """The second half of ``step``, once the world has made it: what ``propose`` gave has acted.
+
+        Raises:
+            InvalidInput: what was observed after it is NaN, or an agent acted that was allowed no choice.
+        """
+        environment, contract, world = self.environment, self.environment.contract, self.world
         alive, terminated, reward, cost = (x.copy() for x in (world.alive, world.terminated, world.reward, world.cost))
         self._check_choice(alive.reshape(-1))
         self.previous = applied
@@ -198,6 +221,7 @@ class Plant:
         cut = (self.elapsed >= environment.max_steps) | world.cut
         over = cut | (terminated.all(-1) & alive.any(-1))  # a step in which nobody acted, as one that only resets, ends nothing
         truncated = cut[:, None] & ~terminated
+        length = np.repeat(self.elapsed, environment.agents)
         self._sense(self._all)
         observation = final = contract.physical_observation(self.last)
         ended = np.flatnonzero(over)
@@ -205,7 +229,7 @@ class Plant:
             self._start(ended)
             observation = contract.physical_observation(self.last)
         gained, ends = (reward.reshape(-1), cost.reshape(-1)), (terminated.reshape(-1), truncated.reshape(-1))
-        return StepResult(observation, final, *gained, *ends, alive.reshape(-1), self.allowed, applied, stages)
+        return StepResult(observation, final, *gained, *ends, alive.reshape(-1), self.allowed, length, applied, stages)
 
     def save_state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything that changes, as arrays by name; of environments that live elsewhere, all but themselves."""

@@ -1,4 +1,4 @@
-"""The learning curve of one run or several, as SVG text: no drawing library, whose import alone would take as long as a short training."""
+"""Learning curves as SVG text: no drawing library, whose import alone would take as long as a short training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,30 @@ BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#8a8f98"
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 40, 46, 50
 """Margins in pixels."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1c2430")
+"""Told apart by everybody (Okabe and Ito, 2008, Color universal design)."""
+LEGEND_LINE = 16
+"""Pixels from one line of a legend to the next."""
 MAX_POINTS = 600
 """Of one line: more than the picture has pixels only makes the file large."""
 Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Trainings that belong together.
+
+    Attributes:
+        label: plain text.
+        runs: (k, 2) x and value of each.
+        middle: (k, 2) of all together.
+        band: (k, 3) x and the ends of the interval; (0, 3) where there is none.
+    """
+
+    label: str
+    runs: Sequence[Floats]
+    middle: Floats
+    band: Floats
 
 
 @dataclass(frozen=True)
@@ -58,29 +79,56 @@ def picture(runs: Sequence[Rows], title: str) -> str:
     seen = np.concatenate([*grey, *evaluations, band[:, :2], band[:, ::2]])
     if not len(seen):
         return _frame(title, [_text(WIDTH / 2, HEIGHT / 2, "no episode has ended yet", "middle")])
-    low, high = float(seen[:, 1].min()), float(seen[:, 1].max())
-    pad = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
-    x = _Axis(0.0, float(seen[:, 0].max()), LEFT, WIDTH - RIGHT)
-    y = _Axis(low - pad, high + pad, HEIGHT - BOTTOM, TOP)
-    parts = _axes(x, y)
-    if len(band):
-        outline = [*((s, v) for s, v, _ in band), *((s, v) for s, _, v in band[::-1])]
-        parts.append(f'<polygon points="{_pixels(outline, x, y)}" fill="{ORANGE}" opacity="0.2"/>')
+    x, y = _scales(seen, TOP)
+    parts = _axes(x, y, "environment steps", "return of an episode") + _band(band, x, y, ORANGE)
     parts += [_line(points, x, y, GREY, 1) for points in grey]
     parts.append(_line(middle, x, y, ORANGE, 2))
     parts += [f'<circle cx="{x(s):.1f}" cy="{y(v):.1f}" r="3" fill="{ORANGE}"/>' for s, v in middle]
     words = ("training episodes, sampled actions", "evaluations, the policy deployed")
     if len(runs) > 1:
         words = (f"evaluations of {len(runs)} seeds", "their interquartile mean, 95 % interval")
-    return _frame(title, parts + _legend(words))
+    return _frame(title, parts + _legend(list(zip((GREY, ORANGE), words))))
+
+
+def comparison(panels: Mapping[str, Sequence[Curve]], x_name: str, y_name: str) -> str:
+    """One panel below another, each with its curves: thin lines are trainings, the thick one is all of them together, with its band.
+
+    Args:
+        panels: by title; what is in one shares its axes.
+        x_name: of every panel's axis, plain text.
+        y_name: likewise.
+    """
+    parts = []
+    for number, (title, curves) in enumerate(panels.items()):
+        seen = np.concatenate([part for c in curves for part in (*c.runs, c.middle, c.band[:, :2], c.band[:, ::2])])
+        lines = -(-len(curves) // _columns([c.label for c in curves]))
+        x, y = _scales(seen, TOP + LEGEND_LINE * (lines - 1))
+        inside = [f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *_axes(x, y, x_name, y_name)]
+        colored = [(COLORS[k % len(COLORS)], curve) for k, curve in enumerate(curves)]
+        for color, curve in colored:
+            inside += _band(curve.band, x, y, color)
+        for color, curve in colored:
+            inside += [_line(points, x, y, color, 1, 0.35) for points in curve.runs if len(curve.runs) > 1]
+            inside.append(_line(_thinned(curve.middle), x, y, color, 2))
+        inside += _legend([(color, curve.label) for color, curve in colored])
+        parts.append(f'<g transform="translate(0 {number * HEIGHT})">' + "\n".join(inside) + "</g>")
+    return _svg(parts, len(panels) * HEIGHT)
+
+
+def _scales(seen: Floats, top: float) -> tuple[_Axis, _Axis]:
+    """Axes on which all of (k, 2) points can be seen."""
+    low, high = float(seen[:, 1].min()), float(seen[:, 1].max())
+    pad = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
+    return _Axis(0.0, float(seen[:, 0].max()) or 1.0, LEFT, WIDTH - RIGHT), _Axis(low - pad, high + pad, HEIGHT - BOTTOM, top)
 
 
 def _points(rows: Rows, key: str) -> Floats:
     """(k, 2) steps and values of the rows that have one."""
-    found = np.array([(row["steps"], row[key]) for row in rows if row.get(key) is not None], np.float64).reshape(-1, 2)
-    if len(found) > MAX_POINTS:
-        found = found[np.linspace(0, len(found) - 1, MAX_POINTS).astype(int)]
-    return found
+    return _thinned(np.array([(row["steps"], row[key]) for row in rows if row.get(key) is not None], np.float64).reshape(-1, 2))
+
+
+def _thinned(points: Floats) -> Floats:
+    return points[np.linspace(0, len(points) - 1, MAX_POINTS).astype(int)] if len(points) > MAX_POINTS else points
 
 
 def _iqm_of(evaluations: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -92,31 +140,45 @@ def _iqm_of(evaluations: Sequence[Floats]) -> tuple[Floats, Floats]:
     return middle, np.array([(s, *iqm.interval(row)) for s, row in zip(steps, scores)], np.float64).reshape(-1, 3)
 
 
-def _axes(x: _Axis, y: _Axis) -> list[str]:
+def _axes(x: _Axis, y: _Axis, x_name: str, y_name: str) -> list[str]:
     parts = []
     for value in y.ticks():
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="{GREY}" opacity="0.25"/>')
         parts.append(_text(LEFT - 8, y(value) + 4, f"{value:,.6g}", "end"))
     for value in x.ticks():
-        parts.append(_text(x(value), HEIGHT - BOTTOM + 18, f"{value:,.0f}", "middle"))
+        parts.append(_text(x(value), HEIGHT - BOTTOM + 18, f"{value:,.6g}" if value < 1e6 else f"{value:,.0f}", "middle"))
     parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}" stroke="{GREY}"/>')
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, "environment steps", "middle"))
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">return of an episode</text>')
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, x_name, "middle"))
+    middle = (y.end + HEIGHT - BOTTOM) / 2
+    parts.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{html.escape(y_name)}</text>')
     return parts
 
 
-def _legend(words: tuple[str, str]) -> list[str]:
-    parts = []
-    for k, (color, text) in enumerate(zip((GREY, ORANGE), words)):
-        left = LEFT + 310 * k
-        parts.append(f'<line x1="{left}" x2="{left + 22}" y1="34" y2="34" stroke="{color}" stroke-width="2"/>')
-        parts.append(_text(left + 28, 38, text, "start"))
+def _columns(labels: Sequence[str]) -> int:
+    """Two in a row of the legend, where they are short enough."""
+    return 2 if max(map(len, labels)) <= 44 else 1
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> list[str]:
+    """Colour and text of each."""
+    parts, columns = [], _columns([text for _, text in entries])
+    for k, (color, text) in enumerate(entries):
+        left, top = LEFT + 310 * (k % columns), 34 + LEGEND_LINE * (k // columns)
+        parts.append(f'<line x1="{left}" x2="{left + 22}" y1="{top}" y2="{top}" stroke="{color}" stroke-width="2"/>')
+        parts.append(_text(left + 28, top + 4, text, "start"))
     return parts
 
 
-def _line(points: Any, x: _Axis, y: _Axis, color: str, width: int) -> str:
-    return f'<polyline points="{_pixels(points, x, y)}" fill="none" stroke="{color}" stroke-width="{width}"/>'
+def _band(band: Floats, x: _Axis, y: _Axis, color: str) -> list[str]:
+    if not len(band):
+        return []
+    outline = [*((s, v) for s, v, _ in band), *((s, v) for s, _, v in band[::-1])]
+    return [f'<polygon points="{_pixels(outline, x, y)}" fill="{color}" opacity="0.2"/>']
+
+
+def _line(points: Any, x: _Axis, y: _Axis, color: str, width: int, opacity: float = 1.0) -> str:
+    faint = f' opacity="{opacity}"' if opacity < 1 else ""
+    return f'<polyline points="{_pixels(points, x, y)}" fill="none" stroke="{color}" stroke-width="{width}"{faint}/>'
 
 
 def _pixels(points: Any, x: _Axis, y: _Axis) -> str:
@@ -128,7 +190,11 @@ def _text(x: float, y: float, words: str, anchor: str) -> str:
 
 
 def _frame(title: str, parts: Sequence[str]) -> str:
-    body = "\n".join([f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *parts])
+    return _svg([f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *parts], HEIGHT)
+
+
+def _svg(parts: Sequence[str], height: int) -> str:
+    body = "\n".join(parts)
     style = 'font-family="system-ui, sans-serif" font-size="12" fill="#1c2430"'
-    ground = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {style}>\n{ground}\n{body}\n</svg>\n'
+    ground = f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" {style}>\n{ground}\n{body}\n</svg>\n'

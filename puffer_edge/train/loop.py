@@ -18,13 +18,16 @@ from torch import nn
 from puffer_edge import __version__, envs
 from puffer_edge.contract import Contract
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.plant import Plant
+from puffer_edge.envs.plant import Plant, StepResult
+from puffer_edge.envs.world import World
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import AnyLayer, Head, Policy
 from puffer_edge.spaces import Bools, Floats
+from puffer_edge.train import vector
 from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
 from puffer_edge.train.normalize import Moments
+from puffer_edge.train.phases import Phases
 from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS, preset
 
@@ -42,7 +45,9 @@ class Progress:
         seconds: wall time of this call of ``learn``, callbacks included.
         steps_per_second: since the update before, callbacks not included.
         ep_rew_mean: mean return of the last 100 training episodes, sampled actions; NaN before the first has ended.
-        metrics: everything that is logged; NaN where there is no number yet.
+        metrics: everything that is logged; NaN where there is no number yet. ``time_…`` are seconds by phase since the row before
+            (``puffer_edge/train/phases.py``): collect, in it policy and environment where the torch engine runs them, update, and from
+            the end of the row before evaluate, checkpoint, log and callbacks. A later callback finds what earlier ones returned.
     """
 
     steps: int
@@ -54,19 +59,27 @@ class Progress:
 
 
 class Lived(Protocol):
-    """What a stretch of the training was: T steps of N rows, each an agent's.
+    """What a stretch of the training was: T steps of N rows, each an agent's."""
 
-    Attributes:
-        observation: (T, N, n) physical, acted on.
-        reward: (T, N).
-        cost: (T, N).
-        alive: (T, N) whether the agent acted.
-    """
+    @property
+    def observation(self) -> Floats:
+        """(T, N, n) physical, acted on."""
+        ...
 
-    observation: Floats
-    reward: Floats
-    cost: Floats
-    alive: Bools
+    @property
+    def reward(self) -> Floats:
+        """(T, N)."""
+        ...
+
+    @property
+    def cost(self) -> Floats:
+        """(T, N)."""
+        ...
+
+    @property
+    def alive(self) -> Bools:
+        """(T, N) whether the agent acted."""
+        ...
 
     @property
     def intervention_rate(self) -> float:
@@ -93,7 +106,8 @@ class NativePart(Protocol):
 
 
 NetworkMaker = Callable[[Contract, Any], nn.Module]
-Callback = Callable[[Progress], "bool | None"]
+Callback = Callable[[Progress], "bool | Mapping[str, float] | None"]
+"""Returns None, False to end the training in peace, or numbers of one's own by name, which are logged beside the others."""
 
 
 class Learner:
@@ -113,6 +127,7 @@ class Learner:
         kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
         control: numbers that the algorithm steers as it goes, by name.
         last_good: the policy after the last update whose numbers were all finite.
+        phases: where the time goes; whoever works between two updates names what it does.
 
     Raises:
         InvalidInput: unknown environment, or a setting, seed or specification that is wrong.
@@ -150,7 +165,7 @@ class Learner:
             self.net, self.kernels = self._networks(weights)
         self.optimizer = self._optimizer()
         self.native = self._native(episodes)
-        self.plant = None if self.native else Plant(self.environment, s.rows, episodes, self.shield)
+        self.plant = None if self.native else self._make_plant(episodes)
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
         if s.exploration == "state" and contract.head == "discrete":
             raise InvalidInput(f"exploration 'state' is noise of a continuous head; that of {self.environment.name} is discrete")
@@ -159,6 +174,7 @@ class Learner:
         self.moments = Moments((contract.n_observations,))
         self.control: dict[str, float] = {}
         self.steps = 0
+        self.phases = Phases()
         self.episode_return = np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
@@ -167,6 +183,20 @@ class Learner:
         self._offset = np.array([(c.high + c.low) / 2 for c in channels])
         self._prepare(episodes)
         self.refresh()
+
+    def _make_plant(self, seed: int) -> Any:
+        """What the torch engine steps: a ``Plant``, unless the algorithm can do with another."""
+        return Plant(self.environment, self.settings.rows, seed, self.shield, self._world())
+
+    def _world(self) -> World | None:
+        """Where the environments live; None for those that are made of functions."""
+        s = self.settings
+        return vector.make(self.environment, s.rows, vector.Spec(s.vector, s.workers, s.step_timeout_s))
+
+    def close(self) -> None:
+        """Stop the processes that environments live in, if there are any; the learner can still be asked and saved."""
+        if self.plant is not None:
+            self.plant.world.close()
 
     def _task(self, environment: Environment) -> Environment:
         """The environment as this algorithm trains it.
@@ -227,7 +257,10 @@ class Learner:
     @property
     def engine(self) -> str:
         """What trains: "torch", or "native" with its instruction set."""
-        return f"native ({self.native.variant})" if self.native else "torch"
+        if self.native:
+            return f"native ({self.native.variant})"
+        world = self.plant.world if self.plant else None
+        return f"torch, {len(world.blocks)} processes step" if isinstance(world, vector.Processes) else "torch"
 
     def refresh(self) -> None:
         """Take the moments as they are now into the normaliser, and the policy as it is now for good."""
@@ -240,7 +273,8 @@ class Learner:
 
         Args:
             steps: environment steps to add, rounded up to whole horizons; None goes on to ``settings.steps``.
-            callback: called after each update; what it raises ends the training, False ends it in peace.
+            callback: called after each update; what it raises ends the training, False ends it in peace. Numbers that it returns are for
+                whoever logs: ``puffer_edge.train.train`` does.
 
         Raises:
             Diverged: a reward, a loss or a weight became NaN or infinite; ``last_good`` is from before.
@@ -251,7 +285,8 @@ class Learner:
             while self.steps < target:
                 began = time.perf_counter()
                 lived, statistics = self._advance()
-                self._finish(lived, statistics)
+                with self.phases("update"):
+                    self._finish(lived, statistics)
                 rate = lived.reward.size / (time.perf_counter() - began)
                 metrics = self._metrics(lived, statistics, rate)
                 progress = Progress(self.steps, target, time.perf_counter() - start, rate, metrics["ep_rew_mean"], metrics)
@@ -259,7 +294,7 @@ class Learner:
                     break
         return self
 
-    def inputs(self, observation: Floats) -> torch.Tensor:
+    def inputs(self, observation: npt.NDArray[Any]) -> torch.Tensor:
         """(B, n) physical observations as what the networks take."""
         return torch.from_numpy(self._normalizer(observation).astype(np.float32))
 
@@ -364,6 +399,15 @@ class Learner:
 
         return checkpoint.load(cls, path, environment, network)
 
+    def _count(self, rows: slice, plant: Plant, step: StepResult) -> None:
+        """Take a step of these rows into the episodes' returns and lengths."""
+        returns = self.episode_return[rows]
+        returns += step.reward
+        for k in np.flatnonzero(step.alive & (step.terminated | step.truncated)):
+            self.recent_returns.append(float(returns[k]))
+            self.recent_lengths.append(int(step.length[k]))
+            returns[k] = 0.0
+
     def _sample(self, policy: Distribution) -> npt.NDArray[Any]:
         """(N,) choices or (N, m) outputs for the rows of the rollout."""
         if self.held_noise is not None and isinstance(policy, StateDependent):
@@ -404,6 +448,7 @@ class Learner:
             "intervention_rate": lived.intervention_rate,
             **statistics,
             "steps_per_second": rate,
+            **self.phases.take(),
         }
 
 

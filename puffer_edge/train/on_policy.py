@@ -10,8 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
+from puffer_edge.train import vector
 from puffer_edge.train.distributions import Distribution
 from puffer_edge.train.loop import Learner, Lived
 from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
@@ -19,6 +21,7 @@ from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.normalize import RewardScale
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.vector.asynchronous import Fleet, Sent
 
 
 class OnPolicy(Learner):
@@ -33,8 +36,13 @@ class OnPolicy(Learner):
         raise NotImplementedError
 
     def _advance(self) -> tuple[Lived, dict[str, float]]:
-        rollout = self._collect()
-        return rollout, self.update(rollout)
+        with self.phases("collect"):
+            rollout = self._collect()
+        with self.phases("update"):
+            statistics = self.update(rollout)
+        if isinstance(self.plant, Fleet) and isinstance(rollout, Rollout):
+            statistics |= {"policy_lag": float(rollout.lag.mean()), "policy_lag_max": float(rollout.lag.max())}
+        return rollout, statistics
 
     def _networks(self, seed: int) -> tuple[nn.Module, str]:
         contract, s = self.environment.contract, self.settings
@@ -59,8 +67,20 @@ class OnPolicy(Learner):
         self.reward_scale = RewardScale(rows, s.discount) if s.scale_reward else None
         self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self._rollout = Rollout(
-            self.environment.contract, *((1, 1) if self.native else (s.horizon, rows)), masked=self.environment.allowed is not None
+            self.environment.contract,
+            *((1, 1) if self.native else (s.horizon, rows)),
+            masked=self.environment.allowed is not None,
+            asynchronous=isinstance(self.plant, Fleet),
         )
+
+    def _make_plant(self, seed: int) -> Plant | Fleet:
+        s = self.settings
+        world = self._world()
+        if s.vector != "asynchronous":
+            return Plant(self.environment, s.rows, seed, self.shield, world)
+        if not isinstance(world, vector.Processes):
+            raise Unsupported(f"{self.environment.name} cannot be stepped asynchronously: it does not live in processes")
+        return Fleet(self.environment, seed, self.shield, world, s.batch)
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Moments of the rewards."""
@@ -108,22 +128,43 @@ class OnPolicy(Learner):
 
     def _collect_in_torch(self) -> Rollout:
         rollout, plant = self._rollout, self.plant
+        if isinstance(plant, Fleet):
+            return self._collect_asynchronously(plant)
         assert plant is not None
         observation, allowed = self.environment.contract.physical_observation(plant.last), plant.allowed
         for t in range(self.settings.horizon):
-            with torch.inference_mode():
+            with self.phases("policy"), torch.inference_mode():
                 action = self._sample(self._distribution(observation, allowed))
-            lengths = np.repeat(plant.elapsed + 1, self.environment.agents)
-            step = plant.step(self.physical(action))
+            with self.phases("environment"):
+                step = plant.step(self.physical(action))
             rollout.write(t, observation, allowed, action, step)
-            self.episode_return += step.reward
-            for row in np.flatnonzero(step.alive & (step.terminated | step.truncated)):
-                self.recent_returns.append(float(self.episode_return[row]))
-                self.recent_lengths.append(int(lengths[row]))
-                self.episode_return[row] = 0.0
+            self._count(slice(None), plant, step)
             if self.held_noise is not None:
                 self.held_noise.end(step.terminated | step.truncated)
             observation, allowed = step.observation, step.allowed
+        return self._sound(rollout)
+
+    def _collect_asynchronously(self, fleet: Fleet) -> Rollout:
+        rollout = self._rollout
+
+        def act(observation: Floats, allowed: Bools | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Floats]:
+            with torch.inference_mode():
+                policy = self._distribution(observation, allowed)
+                sampled = policy.sample(self.noise_rng)
+                return sampled.numpy(), policy.log_prob(sampled).numpy(), self.physical(sampled.numpy())
+
+        def write(t: int, rows: slice, sent: Sent, lag: int, plant: Plant, step: StepResult) -> None:
+            rollout.write(t, sent.observation, sent.allowed, sent.action, step, rows)
+            assert rollout.log_prob is not None
+            rollout.log_prob[t, rows], rollout.lag[t, rows] = sent.log_prob, lag
+            self._count(rows, plant, step)
+
+        fleet.collect(self.settings.horizon, act, write)
+        return self._sound(rollout)
+
+    def _sound(self, rollout: Rollout) -> Rollout:
         if not np.isfinite(rollout.reward).all():
-            raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
+            t, row = np.argwhere(~np.isfinite(rollout.reward))[0].tolist()
+            found = rollout.reward[t, row]
+            raise Diverged(f"{self.environment.name} gave the reward {found} in row {row}, step {t} of the horizon that began at step {self.steps}")
         return rollout

@@ -27,9 +27,11 @@ from puffer_edge.train import checkpoint, curve, learner_state, lock
 from puffer_edge.train.loop import Callback, Learner, Progress
 from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, is_run
 from puffer_edge.train.settings_file import format_settings
-from puffer_edge.train.tensorboard import TensorBoard
+from puffer_edge.train.writer import Writer
 
 FINAL_EPISODES = 100
+RESERVED = ("steps", "seconds", "eval_", "time_")
+"""Names, and beginnings of names, under which a callback may log nothing: a row that has them says something else."""
 
 
 class Recorder:
@@ -38,7 +40,7 @@ class Recorder:
     Args:
         folder: of the run.
         learner: between two updates.
-        tensorboard: write event files beside ``metrics.jsonl``.
+        writers: told of every row that ``metrics.jsonl`` gets.
 
     Attributes:
         best: the policy that did best in the evaluations so far; None before the first.
@@ -47,9 +49,8 @@ class Recorder:
             never stopped (``exact``), and ``because``, the reasons why they may not be.
     """
 
-    def __init__(self, folder: Path, learner: Learner, tensorboard: bool = False) -> None:
-        self.folder, self.learner = folder, learner
-        self.tensorboard = TensorBoard(folder, learner.steps) if tensorboard else None
+    def __init__(self, folder: Path, learner: Learner, writers: Sequence[Writer] = ()) -> None:
+        self.folder, self.learner, self.writers = folder, learner, writers
         self.best: Policy | None = None
         self.best_return = -math.inf
         self.selection_seed, self.final_seed = (int(s) for s in np.random.SeedSequence([learner.seed, 1]).generate_state(2))
@@ -61,14 +62,14 @@ class Recorder:
         self._began = time.perf_counter()
 
     @staticmethod
-    def begin(folder: Path, learner: Learner, tensorboard: bool = False) -> Recorder:
+    def begin(folder: Path, learner: Learner, writers: Sequence[Writer] = ()) -> Recorder:
         """Start a run: from here on the folder can be read. One that is there already is kept as ``FOLDER.1``, ``FOLDER.2`` …
 
         Raises:
             InvalidInput: another training is writing to it.
             WriteFailed: disk full, no permission.
         """
-        recorder = Recorder(folder, learner, tensorboard)
+        recorder = Recorder(folder, learner, writers)
         _keep_earlier(folder)
         with recorder._writing("the start of a run"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,9 @@ class Recorder:
         return recorder
 
     @staticmethod
-    def go_on(run: Run, kind: type[Learner], steps: int | None = None, environment: Environment | None = None, tensorboard: bool = False) -> Recorder:
+    def go_on(
+        run: Run, kind: type[Learner], steps: int | None = None, environment: Environment | None = None, writers: Sequence[Writer] = ()
+    ) -> Recorder:
         """Go on from a run's latest checkpoint.
 
         Args:
@@ -87,7 +90,7 @@ class Recorder:
             kind: class of its learner.
             steps: total to go on to, in place of the settings' own.
             environment: in place of the one of that name.
-            tensorboard: as in ``Recorder``.
+            writers: as in ``Recorder``.
 
         Raises:
             InvalidInput: there is nothing left to do.
@@ -102,7 +105,7 @@ class Recorder:
         if (steps or planned) <= learner.steps and (steps is not None or run.result["status"] == "complete"):
             raise InvalidInput(f"{run.path} has done {learner.steps:,} steps of {steps or planned:,}: to go on give more steps than that")
         learner.settings = replace(learner.settings, steps=steps or planned)
-        recorder = Recorder(run.path, learner, tensorboard)
+        recorder = Recorder(run.path, learner, writers)
         recorder._restore(manifest, arrays, planned, found[-1])
         return recorder
 
@@ -114,6 +117,7 @@ class Recorder:
             WriteFailed: the disk is full, or may not be written to.
         """
         self._began = time.perf_counter()
+        written: dict[str, Any] | None = None
         try:
             status = self._learn(callbacks)
             self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
@@ -126,15 +130,20 @@ class Recorder:
                 self._write_result(result)
                 run = Run.load(self.folder)
                 write_atomic(self.folder / CURVE, curve.picture([run.metrics()], f"{run.settings['environment']}, seed {self.learner.seed}"))
+            written = result
         finally:
-            self._log_file.close()
-            if self.tensorboard is not None:
-                self.tensorboard.close()
+            with contextlib.ExitStack() as closing:  # every one is closed, whatever another one raises
+                closing.callback(self._log_file.close)
+                closing.callback(self.learner.close)
+                for writer in self.writers:
+                    closing.callback(writer.close, written)
         return run
 
     def _learn(self, callbacks: Sequence[Callback]) -> str:
         """Train; how it ended."""
         try:
+            for writer in self.writers:
+                writer.begin(self.folder, self._about(), self.learner.steps)
             self.learner.learn(callback=lambda p: self._update(p, callbacks))
         except KeyboardInterrupt:
             return "interrupted"
@@ -146,24 +155,43 @@ class Recorder:
 
     def _update(self, p: Progress, callbacks: Sequence[Callback]) -> bool:
         """After each update of the learner: log it, ask the callbacks, evaluate and write a checkpoint where they are due."""
-        self._log(p.metrics)
-        self._stopped = [callback(p) for callback in callbacks].count(False) > 0
+        phases = self.learner.phases
+        with phases("callbacks"):
+            self._ask(p, callbacks)
         count, every = self.learner.settings.evaluations, self.learner.settings.checkpoint_every
         evaluate = p.steps >= p.total or p.steps * count // p.total > self._steps_seen * count // p.total
         self._steps_seen = p.steps
         if evaluate:
-            self._select(p.steps)
+            with phases("evaluate"):
+                self._select(p.steps)
         if evaluate or self._stopped or (every is not None and p.steps - self._checkpoint_at >= every):
-            with self._writing("a checkpoint"):
+            with phases("checkpoint"), self._writing("a checkpoint"):
                 self._checkpoint()
                 self._write_result(self._result("running"))
         return not self._stopped
+
+    def _ask(self, p: Progress, callbacks: Sequence[Callback]) -> None:
+        """Tell the callbacks in turn, and log the row with what they add to it, also where one of them raises."""
+        self._stopped = False
+        try:
+            for callback in callbacks:
+                answer = callback(p)
+                if isinstance(answer, Mapping):
+                    p = replace(p, metrics={**p.metrics, **_numbers(answer, p.metrics)})
+                elif isinstance(answer, (bool, np.bool_)):
+                    self._stopped |= not answer
+                elif answer is not None:
+                    raise InvalidInput(f"a callback returns None, False to end the training, or numbers by name, not {answer!r}")
+        finally:
+            self._log(p.metrics)
 
     def _select(self, steps: int) -> None:
         """Keep the policy if it does at least as well as the best one did, on the same episodes."""
         learner, policy = self.learner, self.learner.last_good
         found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
-        self._log({"steps": steps, "eval_rew_mean": found["return"], "eval_cost_mean": found["cost"]})
+        low, high = found["interval"]
+        scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
+        self._log({"steps": steps, **scores})
         if found["return"] >= self.best_return:
             self.best, self.best_return = policy, found["return"]
 
@@ -249,26 +277,33 @@ class Recorder:
         self._log_file = file
 
     def _log(self, row: Mapping[str, float]) -> None:
-        finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
-        line = (json.dumps(finite, allow_nan=False) + "\n").encode()
-        with self._writing("the log"):
-            if self._log_file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(self.folder / METRICS))
-        if self.tensorboard is not None:
-            self.tensorboard.write(finite)
+        with self.learner.phases("log"):
+            finite = {k: v if math.isfinite(v) else None for k, v in {**row, "seconds": round(self._seconds(), 3)}.items()}
+            line = (json.dumps(finite, allow_nan=False) + "\n").encode()
+            with self._writing("the log"):
+                if self._log_file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(self.folder / METRICS))
+            for writer in self.writers:
+                writer.write(finite)
 
-    def _write_settings(self) -> None:
+    def _about(self) -> dict[str, Any]:
+        """What ``Run.settings`` will have."""
         learner = self.learner
-        about = {
+        return {
             "format": FORMAT,
             "environment": learner.environment.name,
             "algorithm": learner.name,
             "seed": learner.seed,
             "versions": learner.last_good.origin["versions"],
             "shield": [dict(stage) for stage in learner.shield.specification],
+            "settings": learner.settings.to_dict(),
         }
+
+    def _write_settings(self) -> None:
+        about = self._about()
+        settings = about.pop("settings")
         self._write_result(self._result("running"))
-        write_atomic(self.folder / SETTINGS, format_settings(about, learner.name, learner.settings.to_dict()))
+        write_atomic(self.folder / SETTINGS, format_settings(about, about["algorithm"], settings))
 
     def _write_result(self, result: Mapping[str, Any]) -> None:
         write_atomic(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
@@ -286,6 +321,20 @@ class Recorder:
                 f"{what} could not be written to {self.folder}: {error.strerror or error}; {free}. The run up to step {self._checkpoint_at} is "
                 f"whole: make room, then go on with 'puffer-edge train --resume {self.folder}'"
             ) from error
+
+
+def _numbers(answer: Mapping[str, float], taken: Mapping[str, float]) -> dict[str, float]:
+    """What a callback wants logged, as floats.
+
+    Raises:
+        InvalidInput: a name that means something else, or a value that is no number.
+    """
+    for name, value in answer.items():
+        if not isinstance(name, str) or name in taken or name.startswith(RESERVED):
+            raise InvalidInput(f"a callback may not log {name!r}: the name has a meaning already; choose another, such as 'my_{name}'")
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+            raise InvalidInput(f"a callback logged {value!r} as {name!r}: only numbers are logged")
+    return {name: float(value) for name, value in answer.items()}
 
 
 def _keep_earlier(folder: Path) -> None:

@@ -18,6 +18,7 @@ class Rollout:
         horizon: T.
         rows: N.
         masked: the environment says which choices are allowed.
+        asynchronous: rows go at their own pace, so that samples may be of an earlier policy.
 
     Attributes:
         observation: (T, N, n) physical observation that was acted on.
@@ -31,9 +32,11 @@ class Rollout:
         truncated: (T, N) bool.
         alive: (T, N) bool: the agent acted; there is nothing to learn where it did not.
         allowed: (T, N, n_outputs) bool: the choices that could be taken; None where all could.
+        log_prob: (T, N) float32 log-probability with which the action was sampled; None where the policy is still that one.
+        lag: (T, N) updates that were made between sampling and learning.
     """
 
-    def __init__(self, contract: Contract, horizon: int, rows: int, masked: bool = False) -> None:
+    def __init__(self, contract: Contract, horizon: int, rows: int, masked: bool = False, asynchronous: bool = False) -> None:
         shape = (horizon, rows)
         width = {"discrete": (), "multi_discrete": (contract.n_actions,)}
         self.observation = np.zeros((*shape, contract.n_observations))
@@ -51,6 +54,8 @@ class Rollout:
         self.truncated = np.zeros(shape, bool)
         self.alive = np.ones(shape, bool)
         self.allowed = np.ones((*shape, contract.n_outputs), bool) if masked else None
+        self.log_prob = np.zeros(shape, np.float32) if asynchronous else None
+        self.lag = np.zeros(shape, np.int64)
 
     @property
     def intervention_rate(self) -> float:
@@ -58,12 +63,18 @@ class Rollout:
         return float(((self.stages != 0) & self.alive).sum()) / max(int(self.alive.sum()), 1)
 
     def write(
-        self, t: int, observation: Floats, allowed: Bools | None, action: npt.NDArray[np.int64] | npt.NDArray[np.float32], step: StepResult
+        self,
+        t: int,
+        observation: Floats,
+        allowed: Bools | None,
+        action: npt.NDArray[np.int64] | npt.NDArray[np.float32],
+        step: StepResult,
+        rows: slice = slice(None),
     ) -> None:
-        """Put step t in its place: what was seen and allowed, what was sampled, and what came of it."""
-        self.observation[t] = observation
+        """Put step t of these rows in its place: what was seen and allowed, what was sampled, and what came of it."""
+        self.observation[t, rows] = observation
         if self.allowed is not None:
-            self.allowed[t] = allowed
-        self.action[t] = action
+            self.allowed[t, rows] = allowed
+        self.action[t, rows] = action
         for name in ("final_observation", "applied", "stages", "reward", "cost", "terminated", "truncated", "alive"):
-            getattr(self, name)[t] = getattr(step, name)
+            getattr(self, name)[t, rows] = getattr(step, name)

@@ -17,11 +17,13 @@ from puffer_edge.errors import BundleError, InvalidInput, MissingExtra
 from puffer_edge.find import choose, names
 from puffer_edge.policy import Policy
 from puffer_edge.train import algorithms, lock
+from puffer_edge.train.log import Log
 from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import preset, read_run
 
 if TYPE_CHECKING:
     from puffer_edge.train.loop import Callback, Learner
+    from puffer_edge.train.writer import Writer
 
 FORMAT = 2
 SETTINGS, OLD_SETTINGS = "settings.toml", "settings.json"
@@ -75,14 +77,8 @@ class Run:
         return {**found, **about, **ended, "interrupted": ended["status"] in ("stopped", "interrupted")}
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; a last line that was cut off is left out."""
-        rows = []
-        for line in (self.path / METRICS).read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        """The rows of ``metrics.jsonl``; lines that are none are left out, and ``puffer_edge.train.log.Log`` says which they are."""
+        return Log(self.path / METRICS).more() or []
 
     def checkpoints(self) -> tuple[Path, ...]:
         """The checkpoints kept, the latest last."""
@@ -98,7 +94,7 @@ def train(
     shield: bool | Sequence[Mapping[str, Any]] = True,
     progress: Callback | Sequence[Callback] | None = None,
     settings: Settings | None = None,
-    tensorboard: bool = False,
+    writers: Sequence[Writer] = (),
 ) -> Run:
     """Train a policy and write a run.
 
@@ -112,9 +108,10 @@ def train(
         seed: of everything that is random.
         out: the folder; None means ``runs/<environment>-<algorithm>-<seed>``.
         shield: True trains behind the environment's shield, False behind none, a specification behind that.
-        progress: one function or several, each called after each update; a False from any ends the training in peace.
+        progress: one function or several, each called after each update; a False from any ends the training in peace, numbers by name are
+            logged beside the others.
         settings: None takes the environment's preset.
-        tensorboard: write event files into ``tensorboard/`` too.
+        writers: each told of every row that is logged: ``TensorBoard()``, ``WandB()``, or one's own (``puffer_edge/train/writer.py``).
 
     Returns:
         The run. Ctrl-C ends the training, not the call: the policy kept is saved and evaluated, with status "interrupted".
@@ -123,7 +120,7 @@ def train(
         InvalidInput: an unknown name or a wrong setting, or a training is writing to that folder.
         Diverged: the numbers became NaN or infinite; the last good policy is saved then too.
         WriteFailed: the disk is full, or may not be written to.
-        MissingExtra: torch, or what ``tensorboard`` needs, is not installed.
+        MissingExtra: torch is not installed.
     """
     task = envs.load(environment) if isinstance(environment, str) else environment
     chosen = settings or preset(task.name, algorithm)
@@ -132,7 +129,7 @@ def train(
     folder = Path(out) if out is not None else Path("runs") / f"{task.name}-{algorithm}-{seed}"
     from puffer_edge.train.recording import Recorder
 
-    return Recorder.begin(folder, learner, tensorboard).run(_callbacks(progress))
+    return Recorder.begin(folder, learner, writers).run(_callbacks(progress))
 
 
 def resume(
@@ -140,7 +137,7 @@ def resume(
     steps: int | None = None,
     environment: Environment | None = None,
     progress: Callback | Sequence[Callback] | None = None,
-    tensorboard: bool = False,
+    writers: Sequence[Writer] = (),
 ) -> Run:
     """Go on with a run that was stopped, interrupted or killed, from its latest checkpoint.
 
@@ -153,7 +150,7 @@ def resume(
             here on, so the result is not that of a run which had it from the start.
         environment: in place of the one of that name.
         progress: as in ``train``.
-        tensorboard: as in ``train``.
+        writers: as in ``train``.
 
     Raises:
         InvalidInput: there is no run, nothing is left to do, or a training is writing to it.
@@ -164,7 +161,7 @@ def resume(
     kind = _algorithm(run.settings["algorithm"])
     from puffer_edge.train.recording import Recorder
 
-    return Recorder.go_on(run, kind, steps, environment, tensorboard).run(_callbacks(progress))
+    return Recorder.go_on(run, kind, steps, environment, writers).run(_callbacks(progress))
 
 
 def is_run(folder: Path) -> bool:

@@ -21,7 +21,7 @@ class SACSettings(Settings):
     """
 
     ALGORITHM: ClassVar[str] = "SAC"
-    WHOLE: ClassVar[tuple[str, ...]] = (*Settings.WHOLE, "batch", "replay", "every", "updates", "n_step")
+    WHOLE: ClassVar[tuple[str, ...]] = (*Settings.WHOLE, "minibatch", "replay", "every", "updates", "n_step")
     RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (*Settings.RANGES, ("target_rate", 0.0, 1.0), ("temperature", 1e-8, MOST_ENTROPY))
     FLAGS: ClassVar[tuple[str, ...]] = (*Settings.FLAGS, "adapt_temperature")
 
@@ -44,7 +44,7 @@ class SACSettings(Settings):
     number of observation and action, and 9 more; half a GiB is the most."""
     warmup: int = 1_000
     """Steps, of all environments together, whose actions are drawn uniformly, and before which nothing is learnt."""
-    batch: int = 256
+    minibatch: int = 256
     """Samples of one gradient step."""
     every: int = 1
     """Steps of every environment from one turn of learning to the next."""
@@ -67,8 +67,8 @@ class SACSettings(Settings):
             check_widths("critic_hidden", self.critic_hidden)
         if isinstance(self.warmup, bool) or not isinstance(self.warmup, int) or self.warmup < 0:
             raise InvalidInput(f"warmup must be a whole number of at least 0, not {self.warmup!r}")
-        if self.replay < self.batch:
-            raise InvalidInput(f"a replay of {self.replay:,} steps is smaller than a batch of {self.batch:,}")
+        if self.replay < self.minibatch:
+            raise InvalidInput(f"a replay of {self.replay:,} steps is smaller than a minibatch of {self.minibatch:,}")
         entropy = self.target_entropy
         if entropy is not None and (isinstance(entropy, bool) or not isinstance(entropy, (int, float)) or not math.isfinite(entropy)):
             raise InvalidInput(f"target_entropy must be a finite number or None, not {entropy!r}")

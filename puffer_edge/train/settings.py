@@ -15,6 +15,7 @@ MAX_SAMPLES = 2**26
 CHOICES = {
     "engine": ("auto", "native", "torch"),
     "kernels": ("auto", "native", "torch"),
+    "vector": ("auto", "serial", "processes", "asynchronous"),
     "activation": ("relu", "tanh"),
     "schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
@@ -38,13 +39,26 @@ class Settings:
     ALGORITHM: ClassVar[str] = "a training"
     WHOLE: ClassVar[tuple[str, ...]] = ("steps", "rows", "horizon", "hold", "evaluations", "evaluation_episodes", "checkpoints")
     """Whole numbers of at least 1."""
-    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (("learning_rate", 0.0, 1.0), ("discount", 0.0, 1.0), ("log_std", -5.0, 2.0))
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
+        ("learning_rate", 0.0, 1.0),
+        ("discount", 0.0, 1.0),
+        ("log_std", -5.0, 2.0),
+        ("step_timeout_s", 0.01, 1e6),
+    )
     FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation",)
 
     engine: str = "auto"
     """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
     threads: int = 0
     """Of the native engine and kernels; 0: all cores, or one for small minibatches. The bits do not depend on them."""
+    vector: str = "auto"
+    """Where environments live that are not made of functions, as Gymnasium's: "serial" in this process, "processes" with shared memory, or
+    "auto": processes where a step of all rows takes longer than a millisecond. The bits are the same. "asynchronous": processes that do
+    not wait for each other; no two runs are alike then."""
+    workers: int = 0
+    """Processes of them; 0: one for each core, two for each where they do not wait for each other."""
+    step_timeout_s: float = 60.0
+    """A worker that does not answer for so long ends the training."""
     steps: int = 200_000
     """Environment steps of a whole training."""
     rows: int = 16
@@ -128,6 +142,8 @@ class PPOSettings(Settings):
 
     kernels: str = "auto"
     """Of the torch engine: forward and backward passes in C under autograd ("native"), by torch's modules, or "auto": in C where they can."""
+    batch: int = 0
+    """Of "asynchronous": workers to wait for before the policy acts for them; 0: half of them."""
     horizon: int = 64
     """Steps of every environment between two updates."""
     epochs: int = 10
@@ -219,6 +235,8 @@ def _check(s: Settings) -> None:
     check_widths("hidden", s.hidden)
     if not _is_whole(s.threads) or not 0 <= s.threads <= 256:
         raise InvalidInput(f"threads must lie in 1 … 256, or be 0 for all cores, not {s.threads!r}")
+    if not _is_whole(s.workers) or not 0 <= s.workers <= s.rows:
+        raise InvalidInput(f"workers must lie in 1 … {s.rows}, the rows, or be 0 for one on each core, not {s.workers!r}")
     for name in s.FLAGS:
         if not isinstance(getattr(s, name), bool):
             raise InvalidInput(f"{name} must be true or false, not {getattr(s, name)!r}")
@@ -258,6 +276,10 @@ def _check_ppo(s: PPOSettings) -> None:
     check_above(s, "dual_clip", 1.0)
     if s.entropy_final is not None and not (_is_number(s.entropy_final) and 0 <= s.entropy_final < math.inf):
         raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
+    if not _is_whole(s.batch) or s.batch < 0:
+        raise InvalidInput(f"batch must be a whole number that is not negative, not {s.batch!r}")
+    if s.vector == "asynchronous" and s.exploration == "state":
+        raise InvalidInput("exploration 'state' holds its noise over steps that all rows make together: take vector = 'processes'")
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:

@@ -65,9 +65,7 @@ def settings_for(
     changes: Mapping[str, Any] | None = None,
 ) -> PPOSettings: ...
 @overload
-def settings_for(
-    environment: str, file: str | os.PathLike[str] | None, algorithm: str, changes: Mapping[str, Any] | None = None
-) -> Settings: ...
+def settings_for(environment: str, file: str | os.PathLike[str] | None, algorithm: str, changes: Mapping[str, Any] | None = None) -> Settings: ...
 def settings_for(
     environment: str, file: str | os.PathLike[str] | None = None, algorithm: str = "ppo", changes: Mapping[str, Any] | None = None
 ) -> Settings:

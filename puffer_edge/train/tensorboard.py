@@ -12,32 +12,31 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """Writes rows of metrics as scalars, under the names that they have in ``metrics.jsonl``.
-
-    Args:
-        folder: of the run; the event files go into ``tensorboard`` there.
-        steps: where the training stands; what earlier files say of later steps is not shown.
+    """Writes rows of metrics as scalars into ``tensorboard/`` of the run, under the names that they have in ``metrics.jsonl``.
 
     Raises:
         MissingExtra: tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingExtra("tensorboard", "writing for TensorBoard") from None
-        self._open: Any = lambda: SummaryWriter(str(folder / FOLDER), purge_step=steps + 1)
+        self._make: Any = SummaryWriter
         self._writer: Any = None
+
+    def begin(self, folder: Path, about: Mapping[str, Any], steps: int) -> None:
+        """Open an event file; what earlier ones say of later steps is not shown."""
+        self._writer = self._make(str(folder / FOLDER), purge_step=steps + 1)
 
     def write(self, row: Mapping[str, float | None]) -> None:
         """One row; ``steps`` is where it belongs, None is left out."""
-        self._writer = self._writer or self._open()
         for name, value in row.items():
             if name != "steps" and value is not None:
                 self._writer.add_scalar(name, value, row["steps"])
 
-    def close(self) -> None:
+    def close(self, result: Mapping[str, Any] | None) -> None:
         """Write what is still held back."""
         if self._writer is not None:
             self._writer.close()

@@ -34,7 +34,7 @@ def test_every_environment_has_a_preset() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[ppo]\nlr = 1.0\n", r"mine.toml: ppo has no setting lr: it has engine, kernels, threads, steps, rows"),
+        ("[ppo]\nlr = 1.0\n", r"mine.toml: ppo has no setting lr: it has engine, kernels, threads, vector"),
         ("steps = 5\n", r"has steps, which is no table of settings \(a setting goes under \[ppo\]\)"),
         ("[sac]\n", r"has sac, which is no table of settings: there is \[ppo\]"),
         ("", r"has no table \[ppo\]"),

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from puffer_edge.errors import MissingExtra
 from puffer_edge.train import PPOSettings, resume, train
+from puffer_edge.train.tensorboard import TensorBoard
 
 SMALL = PPOSettings(steps=256, rows=4, horizon=16, epochs=1, minibatch=64, hidden=(8,), evaluations=2, evaluation_episodes=2)
 
@@ -18,7 +19,7 @@ SMALL = PPOSettings(steps=256, rows=4, horizon=16, epochs=1, minibatch=64, hidde
 def test_without_it_the_extra_is_named_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtra, match=r"pip install 'puffer-edge\[tensorboard\]'"):
-        train("cartpole", out=tmp_path / "run", settings=SMALL, tensorboard=True)
+        train("cartpole", out=tmp_path / "run", settings=SMALL, writers=[TensorBoard()])
     assert not (tmp_path / "run").exists()
 
 
@@ -27,8 +28,8 @@ def test_its_files_hold_what_the_log_holds(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train("cartpole", out=tmp_path, settings=SMALL, tensorboard=True, progress=lambda p: p.steps < 192)
-    run = resume(tmp_path, tensorboard=True)
+    train("cartpole", out=tmp_path, settings=SMALL, writers=[TensorBoard()], progress=lambda p: p.steps < 192)
+    run = resume(tmp_path, writers=[TensorBoard()])
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     for name in ("policy_loss", "eval_rew_mean"):

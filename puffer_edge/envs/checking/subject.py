@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -99,8 +99,9 @@ class Subject:
     @cached_property
     def instance(self) -> Any:
         """One of Gymnasium's, without wrappers, where the environment is such; else None."""
-        env = getattr(self.environment.living() if self.environment.living else None, "env", None)
-        return env.unwrapped if isinstance(env, gym.classes()) else None
+        env: Any = getattr(self.environment.living() if self.environment.living else None, "env", None)
+        found = isinstance(env, gym.classes())
+        return cast("Any", env).unwrapped if found else None
 
     @cached_property
     def walk(self) -> Walk:

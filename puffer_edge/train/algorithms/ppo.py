@@ -224,7 +224,9 @@ class PPO(OnPolicy):
         allowed = None if rollout.allowed is None else torch.from_numpy(rollout.allowed.reshape(len(inputs), -1).copy())
         with torch.no_grad():
             policy, value_of = self.net(inputs) if allowed is None else self.net(inputs, allowed)
-            log_prob, value = policy.log_prob(action), value_of.double().numpy().reshape(shape)
+            value = value_of.double().numpy().reshape(shape)
+            sampled = rollout.log_prob  # of rows that were ahead, by an earlier policy
+            log_prob = policy.log_prob(action) if sampled is None else torch.from_numpy(sampled.ravel().copy())
             final_inputs = self.inputs(rollout.final_observation.reshape(-1, rollout.observation.shape[-1]))
             final_value = self.net(final_inputs)[1].double().numpy().reshape(shape)
         reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward

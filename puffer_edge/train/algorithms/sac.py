@@ -185,7 +185,8 @@ class SAC(Learner):
     def _advance(self) -> tuple[Lived, dict[str, float]]:
         if self.native is None:
             return self._advance_in_torch(self.settings)
-        lived, statistics, returns, lengths = self.native.advance(self._normalizer)
+        with self.phases("update"):  # and the steps between, which take little
+            lived, statistics, returns, lengths = self.native.advance(self._normalizer)
         self.recent_returns.extend(returns.tolist())
         self.recent_lengths.extend(lengths.tolist())
         return lived, statistics
@@ -198,18 +199,22 @@ class SAC(Learner):
         acted = 0
         for t in range(s.horizon):
             observation = self.environment.contract.physical_observation(plant.last)
-            action = self._propose(observation)
-            lengths, step = plant.elapsed + 1, plant.step(self._offset + self._scale * action)
+            with self.phases("policy"):
+                action = self._propose(observation)
+            with self.phases("environment"):
+                step = plant.step(self._offset + self._scale * action)
             if not np.isfinite(step.reward).all():
                 raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
-            ended = step.terminated | step.truncated
             self.replay.write(action, step.reward, step.cost, step.terminated, step.truncated, step.final_observation, step.observation)
             lived.observation[t], lived.reward[t], lived.cost[t] = observation, step.reward, step.cost
             acted += int((step.stages != 0).sum())
-            self._note_episodes(step.reward, ended, lengths)
+            self._count(slice(None), plant, step)
+            if self.held_noise is not None:
+                self.held_noise.end(step.terminated | step.truncated)
             self._ticks += 1
             if self._ticks * s.rows > s.warmup and self._ticks % s.every == 0:
-                seen += [self._learn_once() for _ in range(s.updates)]
+                with self.phases("update"):
+                    seen += [self._learn_once() for _ in range(s.updates)]
         means = torch.stack(seen).double().mean(0).tolist() if seen else [float("nan")] * len(STATISTICS)
         return replace(lived, intervention_rate=acted / lived.reward.size), dict(zip(STATISTICS, means))
 
@@ -219,25 +224,17 @@ class SAC(Learner):
         if self._ticks * s.rows < s.warmup:
             return self.noise_rng.uniform(-1, 1, (s.rows, self.environment.contract.n_actions)).astype(np.float32)
         with torch.inference_mode():
-            return np.tanh(self._sample(self._distribution(observation, None)))
-
-    def _note_episodes(self, reward: Floats, ended: Bools, lengths: npt.NDArray[np.int64]) -> None:
-        self.episode_return += reward
-        for row in np.flatnonzero(ended):
-            self.recent_returns.append(float(self.episode_return[row]))
-            self.recent_lengths.append(int(lengths[row]))
-            self.episode_return[row] = 0.0
-        if self.held_noise is not None:
-            self.held_noise.end(ended)
+            action: npt.NDArray[np.float32] = np.tanh(self._sample(self._distribution(observation, None)))
+        return action
 
     def _learn_once(self) -> torch.Tensor:
         """One gradient step; its statistics."""
         s = self.settings
-        sample = self.replay.sample(s.batch, self._seed, self._drawn, s.n_step, s.discount)
+        sample = self.replay.sample(s.minibatch, self._seed, self._drawn, s.n_step, s.discount)
         self._drawn += 1
-        numbers = (torch.from_numpy(np.asarray(x, np.float32)) for x in (sample.action, sample.reward, sample.weight))
-        batch = Batch(self.inputs(sample.observation), *numbers, self.inputs(sample.following))
-        shape = (s.batch, self.environment.contract.n_actions)
+        action, reward, weight = (torch.from_numpy(np.asarray(x, np.float32)) for x in (sample.action, sample.reward, sample.weight))
+        batch = Batch(self.inputs(sample.observation), action, reward, weight, self.inputs(sample.following))
+        shape = (s.minibatch, self.environment.contract.n_actions)
         statistics = gradients(self.net, batch, normal(self.noise_rng, shape), normal(self.noise_rng, shape), self._target_entropy)
         self.optimizer.step()
         with torch.no_grad():

@@ -88,7 +88,7 @@ class NativeSAC:
         if why := why or why_not() or ("" if available() else "numba is not installed (extra 'train')"):
             raise Unsupported(f"the native engine does not train {environment.name}: {why}")
         self._environment, self._settings = environment, settings
-        self.engine = SACEngine(shape, settings.threads or (cores() if settings.batch * shape.size >= SHARED_WORK else 1))
+        self.engine = SACEngine(shape, settings.threads or (cores() if settings.minibatch * shape.size >= SHARED_WORK else 1))
         self.variant, self.threads = self.engine.variant, self.engine.threads
         self._around = surrounded(environment, shield)
         self._pointer = self._around.environment.pointer()
@@ -105,7 +105,7 @@ class NativeSAC:
     def _describe(self, seed: int, target_entropy: float) -> Any:
         """The structure that C reads, without its arrays."""
         s, r = self._settings, structs.Sac()
-        r.env, r.seed, r.horizon, r.batch, r.warmup = self._pointer.address, seed, s.horizon, s.batch, s.warmup
+        r.env, r.seed, r.horizon, r.batch, r.warmup = self._pointer.address, seed, s.horizon, s.minibatch, s.warmup
         r.every, r.updates, r.n_step, r.hold = s.every, s.updates, s.n_step, s.hold
         r.discount, r.follow, r.target_entropy = s.discount, s.target_rate, target_entropy
         r.beta1, r.beta2, r.epsilon = 0.9, 0.999, 1e-8
@@ -139,7 +139,9 @@ class NativeSAC:
     def _raise_for(self, what: int, t: int, row: int) -> None:
         if what:
             step = int(self._arrays["step"][row])
-            raise Diverged(f"{self._environment.name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
+            raise Diverged(
+                f"{self._environment.name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training"
+            )
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All that changes, by name."""

@@ -1,0 +1,119 @@
+"""What a worker process does: it makes its environments, and starts and steps them on command, in shared memory.
+
+Each worker has a row of ``CONTROL`` numbers in shared memory: what it is to do, what it has done, and the bytes of its message. A semaphore
+wakes it; another, which all share, tells that one has finished. Nothing is pickled but the factory, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import parent_process, shared_memory
+from typing import Any
+
+import numpy as np
+
+from puffer_edge.envs.world import Living
+from puffer_edge.errors import PufferEdgeError
+from puffer_edge.train.vector.rows import Rows, Sizes, bytes_of, where
+
+COMMAND, STATUS, LENGTH, ROW, CONTROL = 0, 1, 2, 3, 4
+START, STEP, CLOSE = 1, 2, 3
+BUSY, DONE, FAILED = 0, 1, 2
+MESSAGE = 8192
+"""Most bytes of an error's name and traceback."""
+LOOKS_S = 1.0
+"""How often a waiting worker looks whether its parent is still there."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a worker is told.
+
+    Attributes:
+        factory: makes one environment.
+        sizes: of all rows.
+        memory: name of the shared memory.
+        workers: how many there are.
+        index: which of them this is.
+        first: its first environment.
+        last: one behind its last.
+    """
+
+    factory: Callable[[], Living]
+    sizes: Sizes
+    memory: str
+    workers: int
+    index: int
+    first: int
+    last: int
+
+
+def memory_bytes(sizes: Sizes, workers: int) -> int:
+    """Shared memory of rows, controls and messages."""
+    return bytes_of(sizes) + workers * (8 * CONTROL + MESSAGE)
+
+
+def views(sizes: Sizes, workers: int, buffer: Any) -> tuple[Rows, Any, Any]:
+    """Rows, (workers, CONTROL) int64 and (workers, MESSAGE) bytes in shared memory."""
+    at = bytes_of(sizes)
+    control = np.ndarray((workers, CONTROL), np.int64, buffer, at)
+    return Rows.place(sizes, buffer), control, np.ndarray((workers, MESSAGE), np.uint8, buffer, at + control.nbytes)
+
+
+def work(job: Job, go: Any, done: Any) -> None:
+    """A worker's life, in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    memory = shared_memory.SharedMemory(job.memory)
+    rows, control, messages = views(job.sizes, job.workers, memory.buf)
+    mine = control[job.index]
+    living: list[Living] = []
+    mine[ROW] = job.first
+    try:
+        living += [job.factory() for _ in range(job.first, job.last)]
+        mine[STATUS] = DONE
+        done.release()
+        while (command := _next(mine, go)) != CLOSE:
+            for k, environment in enumerate(living, job.first):
+                mine[ROW] = k
+                if command == STEP:
+                    rows.step(environment, k)
+                elif rows.fresh[k]:
+                    rows.start(environment, k)
+            mine[STATUS] = DONE
+            done.release()
+    except BaseException as error:  # whatever it is, the parent must hear of it
+        _report(error, rows, mine, messages[job.index])
+        done.release()
+    finally:
+        for environment in living:
+            with contextlib.suppress(Exception):
+                environment.close()
+        del rows, control, messages, mine
+        memory.close()
+        os._exit(0)  # no exit handler of a library may hang a worker
+
+
+def _next(mine: Any, go: Any) -> int:
+    """The next command, or CLOSE where the parent has gone."""
+    parent = parent_process()
+    while not go.acquire(timeout=LOOKS_S):
+        if parent is None or not parent.is_alive():
+            return CLOSE
+    return int(mine[COMMAND])
+
+
+def _report(error: BaseException, rows: Rows, mine: Any, message: Any) -> None:
+    """The error's class, a zero, its words, a zero, and the end of its traceback."""
+    kind = type(error).__name__ if isinstance(error, PufferEdgeError) else ""
+    text = str(error) if kind else f"raised {type(error).__name__}: {error}"
+    place = where(rows, int(mine[ROW])) if rows.steps[int(mine[ROW])] or rows.seed[int(mine[ROW])] else ""
+    said = f"{kind}\0{place}\0{text[:2000]}\0".encode()
+    trace = "".join(traceback.format_exception(error)).encode()
+    whole = (said + trace[-(MESSAGE - len(said)) :])[:MESSAGE]
+    message[: len(whole)] = np.frombuffer(whole, np.uint8)
+    mine[LENGTH], mine[STATUS] = len(whole), FAILED
