@@ -40,9 +40,12 @@ class OnPolicy(Learner):
             rollout = self._collect()
         with self.phases("update"):
             statistics = self.update(rollout)
-        if isinstance(self.plant, Fleet) and isinstance(rollout, Rollout):
-            statistics |= {"policy_lag": float(rollout.lag.mean()), "policy_lag_max": float(rollout.lag.max())}
         return rollout, statistics
+
+    def _metrics(self, lived: Lived, statistics: Mapping[str, float], rate: float) -> dict[str, float]:
+        if isinstance(self.plant, Fleet) and isinstance(lived, Rollout):
+            statistics = {"policy_lag": float(lived.lag.mean()), "policy_lag_max": float(lived.lag.max()), **statistics}
+        return super()._metrics(lived, statistics, rate)
 
     def _networks(self, seed: int) -> tuple[nn.Module, str]:
         contract, s = self.environment.contract, self.settings
