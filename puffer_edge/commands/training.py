@@ -267,6 +267,7 @@ def evaluate(
     shield: bool = True,
     episodes: int = 100,
     seed: int = EVALUATION_SEED,
+    video: Path | None = None,
     json: Flag = False,
 ) -> None:
     """Returns of a trained policy, in float and, with --integer, in integers beside it.
@@ -280,6 +281,7 @@ def evaluate(
         shield: behind the environment's default shield (--no-shield: without any).
         episodes: how many.
         seed: of the start states.
+        video: write the first episode there too, as .gif, or some of its frames as .png (needs the extra 'report').
         json: print the result as JSON.
     """
     from puffer_edge.integer.quantize import quantize
@@ -292,9 +294,14 @@ def evaluate(
     kinds: dict[str, Any] = {"float": InFloat(task.policy)}
     if integer:
         kinds["integer"] = quantize(task.policy, task.observations, task.starts, profile)
+    if video is not None:
+        from puffer_edge.envs import picture
+
+        picture.film(task.environment, kinds["integer" if integer else "float"], task.shield, seed, video)
     found = {name: task.returns(proposer, episodes, seed) for name, proposer in kinds.items()}
     stages, name = task.shield.stages, task.environment.name
     result: dict[str, Any] = {"environment": name, "shield": list(stages), "episodes": episodes, "seed": seed}
+    result |= {"video": str(video)} if video is not None else {}
     result |= {kind: episodes_of.summary(stages) for kind, episodes_of in found.items()}
     if integer:
         result |= {"profile": profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
@@ -308,6 +315,8 @@ def evaluate(
             table.add_row(kind, f"{row['return']:.2f}", f"{low:.2f} … {high:.2f}", f"{row['lowest']:.2f}", f"{row['cost']:.2f}", acted)
         OUT.print(f"{name}, {episodes} episodes, {'shield ' + ' → '.join(stages) if stages else 'no shield'}")
         OUT.print(table)
+        if video is not None:
+            OUT.print(f"the first episode is in {video}")
         if integer:
             OUT.print(f"{profile} keeps {result['return_kept']:.2%} of the float return")
         _warn_of_forbidden(result["float"])

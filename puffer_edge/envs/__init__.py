@@ -26,6 +26,7 @@ _AROUND = (
     "living",
     "native",
     "own",
+    "picture",
     "plant",
     "rewire",
     "rows",

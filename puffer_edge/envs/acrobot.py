@@ -11,6 +11,7 @@ steps. Cost: 1 a step while a joint turns faster than ±2π (first) or ±4π rad
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
@@ -95,6 +96,18 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return where(reached, 0.0, -1.0), cost, reached
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """Both links, and the height to reach."""
+    canvas.view((0.0, 0.0), 6.6)
+    canvas.line((-3.0, 1.0), (3.0, 1.0), "#9aa5b1")
+    elbow = (math.sin(state[0]), -math.cos(state[0]))
+    tip = (elbow[0] + math.sin(state[0] + state[1]), elbow[1] - math.cos(state[0] + state[1]))
+    canvas.line((0.0, 0.0), elbow, "#3e6fb0", 8.0)
+    canvas.line(elbow, tip, "#d9822b", 8.0)
+    canvas.circle((0.0, 0.0), 0.08)
+    canvas.circle(elbow, 0.08)
+
+
 CONTRACT = Contract(
     name="acrobot",
     observations=(
@@ -116,6 +129,7 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(4, 6, 1, reset, observe, step, PARAMETERS),
     max_steps=500,
     solved=-100.0,
+    draw=draw,
     shield=(
         {"stage": "envelope", "bounds": {"angular_velocity_2": (-20.0, 20.0)}, "law": {"torque": {"angular_velocity_2": -0.05}}},
         {"stage": "limit"},

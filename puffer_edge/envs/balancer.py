@@ -16,6 +16,9 @@ Truncated after 500 steps (5 s). Cost: 1 a step while a motor gives more than 0.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
 from puffer_edge.envs.dynamics import Dynamics, Parameter
@@ -92,6 +95,18 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return reward, where(largest > RATED_NM, 1.0, 0.0), (abs(pitch) > PITCH_LIMIT) | (abs(place) > POSITION_LIMIT)
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """Wheel and body from the side, on a floor with the limits."""
+    radius = 0.04
+    canvas.view((0.0, 0.09), 1.2)
+    canvas.line((-POSITION_LIMIT, 0.0), (POSITION_LIMIT, 0.0), "#9aa5b1")
+    wheel, pitch = float(state[0]), float(state[1])
+    x = radius * wheel
+    canvas.box((x + 0.072 * math.sin(pitch), radius + 0.072 * math.cos(pitch)), 0.04, 0.144, -pitch, "#d9822b")
+    canvas.circle((x, radius), radius)
+    canvas.line((x, radius), (x + radius * math.sin(wheel), radius + radius * math.cos(wheel)), "#fbfbf9")
+
+
 CONTRACT = Contract(
     name="balancer",
     observations=(
@@ -110,5 +125,6 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(4, 4, 1, reset, observe, step, PARAMETERS),
     max_steps=500,
     solved=450.0,
+    draw=draw,
     shield=({"stage": "slew", "per_second": {"voltage": 800.0}}, {"stage": "limit"}),
 )

@@ -11,6 +11,7 @@ Cost: 1 a step while position is beyond ±2 m or angle beyond ±0.15 rad: closer
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
@@ -61,6 +62,15 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return 1.0, cost, (far > POSITION_LIMIT) | (tilt > ANGLE_LIMIT)
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """The cart on its rail, and the pole."""
+    canvas.view((0.0, 0.4), 5.4)
+    canvas.line((-POSITION_LIMIT, 0.0), (POSITION_LIMIT, 0.0), "#9aa5b1")
+    x, angle = float(state[0]), float(state[2])
+    canvas.box((x, 0.0), 0.5, 0.3)
+    canvas.line((x, 0.0), (x + math.sin(angle), math.cos(angle)), "#d9822b", 6.0)
+
+
 CONTRACT = Contract(
     name="cartpole",
     observations=(
@@ -83,6 +93,7 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(4, 4, 1, reset, observe, step, PARAMETERS),
     max_steps=500,
     solved=475.0,
+    draw=draw,
     shield=(
         {"stage": "envelope", "bounds": {"angle": (-0.12, 0.12), "position": (-1.8, 1.8)}, "law": {"force": GAINS}},
         {"stage": "limit"},

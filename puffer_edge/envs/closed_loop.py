@@ -92,7 +92,11 @@ def play(environment: Environment, proposer: Proposer, shield: Shield, episodes:
     return run(environment, Runner(proposer, shield, episodes * environment.agents), seed)
 
 
-def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
+Watch = Callable[[Floats, "npt.NDArray[np.uint32]", Floats], None]
+"""(n, S) states before a step, the (n · agents,) outcomes of its ticks, and (n,) returns before it; of episodes that have ended, the last."""
+
+
+def run(environment: Environment, runner: Runner, seed: int = 0, watch: Watch | None = None) -> Episodes:
     """One episode a row, or for as many rows as there are agents, through the tick that devices compute.
 
     An episode is over when all agents have terminated, or at the clock.
@@ -101,6 +105,7 @@ def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
         environment: the plant.
         runner: a program (or ``InFloat`` policy) behind its shield, one row an agent, episode after episode.
         seed: episode k starts from ``environment.start(seed, k)``.
+        watch: is shown every step.
 
     Raises:
         InvalidInput: the runner's contract is not the environment's, or its rows are not a multiple of the agents.
@@ -121,6 +126,8 @@ def run(environment: Environment, runner: Runner, seed: int = 0) -> Episodes:
         observation, _, invalid = c.observe(environment.observe(state).reshape(runner.rows, -1))
         flags: Any = anew * np.uint32(protocol.STEP_RESET) | invalid * np.uint32(protocol.STEP_INVALID)
         tick = runner.tick(observation, flags, digest=False)
+        if watch is not None:
+            watch(state, tick.outcome, returns.mean(-1))
         action = c.physical_action(tick.applied).reshape(n, agents, -1)
         following, reward, cost, terminated, alive = environment.advance_agents(state, action, seed, numbers, elapsed, gone)
         acted = alive & going[:, None]

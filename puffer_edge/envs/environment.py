@@ -46,6 +46,7 @@ class Environment:
         living: makes one environment that goes forward only, where it is such; a plant steps that, and the functions here serve the rest.
         allowed: ``state (n, S) → (n, n_outputs)``, (n, agents, n_outputs) where there are several: the choices that may be taken next; None
             where all may.
+        draw: ``(state (S,), canvas)`` puts a picture of a state onto a ``puffer_edge.envs.picture.Canvas``; None where there is none.
         world: makes so many rows that live side by side, where that is another thing than as many of ``living``.
 
     Raises:
@@ -68,6 +69,7 @@ class Environment:
     living: Callable[[], Living] | None = None
     allowed: Callable[[Floats], Bools] | None = None
     world: Callable[[int], World] | None = None
+    draw: Callable[[Floats, Any], None] | None = None
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.contract.head not in ("discrete", "multi_discrete"):
@@ -82,6 +84,7 @@ class Environment:
         solved: float,
         shield: tuple[Mapping[str, Any], ...] = ({"stage": "limit"},),
         name: str = "",
+        draw: Callable[[Floats, Any], None] | None = None,
     ) -> Environment:
         """An environment from scalar functions of one row; its name is the contract's unless another is given.
 
@@ -91,7 +94,7 @@ class Environment:
         if dynamics.allow is not None and dynamics.n_choices != contract.n_outputs:
             raise InvalidInput(f"{name or contract.name}: the dynamics mask {dynamics.n_choices} choices, the contract has {contract.n_outputs}")
         faces: dict[str, Any] = {"reset": dynamics.start, "observe": dynamics.look, "step": dynamics.advance, "allowed": dynamics.permit}
-        about: dict[str, Any] = {"random_steps": dynamics.random_steps, "agents": dynamics.agents, "dynamics": dynamics}
+        about: dict[str, Any] = {"random_steps": dynamics.random_steps, "agents": dynamics.agents, "dynamics": dynamics, "draw": draw}
         return Environment(name or contract.name, contract, dynamics.n_state, max_steps, solved, shield, **faces, **about)
 
     @staticmethod

@@ -17,6 +17,7 @@ Reward: (1 + cos α)/2 · (1 − (θ/2)²/2) − 0.01·(voltage/10)² a step: 1 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
@@ -90,6 +91,25 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return reward, where(abs(arm) > COST_RAD, 1.0, 0.0), abs(arm) > ARM_RAD
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """Seen a little from above: the arm turns in the ellipse, the pendulum in the plane across it."""
+    canvas.view((0.0, 0.0), 0.48)
+    arm, angle = float(state[0]), float(state[1])
+
+    def seen(x: float, y: float, z: float) -> tuple[float, float]:
+        return x, 0.4 * y + 0.9 * z
+
+    ring = [seen(0.085 * math.sin(0.105 * k), -0.085 * math.cos(0.105 * k), 0.0) for k in range(61)]
+    for a, b in zip(ring[:-1], ring[1:]):
+        canvas.line(a, b, "#9aa5b1", 1.0)
+    end = (0.085 * math.sin(arm), -0.085 * math.cos(arm), 0.0)
+    across = 0.129 * math.sin(angle)
+    tip = (end[0] + across * math.cos(arm), end[1] + across * math.sin(arm), 0.129 * math.cos(angle))
+    canvas.line(seen(0.0, 0.0, -0.08), seen(0.0, 0.0, 0.0), "#1f2933", 10.0)
+    canvas.line(seen(0.0, 0.0, 0.0), seen(*end), "#3e6fb0", 6.0)
+    canvas.line(seen(*end), seen(*tip), "#d9822b", 6.0)
+
+
 CONTRACT = Contract(
     name="furuta",
     observations=(
@@ -109,6 +129,7 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(4, 5, 1, reset, observe, step, PARAMETERS),
     max_steps=500,
     solved=330.0,
+    draw=draw,
     shield=(
         {"stage": "envelope", "bounds": {"arm_angle": (-1.8, 1.8)}, "law": {"voltage": {"arm_angle": -4.0, "arm_speed": -0.8}}},
         {"stage": "slew", "per_second": {"voltage": 1000.0}},

@@ -9,6 +9,9 @@ Cost: 1 a step on which the car stands at the wall, position −1.2 m, having ru
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
 from puffer_edge.envs.dynamics import Dynamics, Parameter
@@ -43,6 +46,20 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return -1.0, where(wall, 1.0, 0.0), (position >= GOAL) & (state[1] >= 0.0)
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """The hill, the goal and the car."""
+    canvas.view((-0.3, 0.1), 2.0)
+
+    def height(x: float) -> float:
+        return 0.45 * math.sin(3.0 * x) * 0.6
+
+    places = [-1.2 + 0.03 * k for k in range(61)]
+    for a, b in zip(places[:-1], places[1:]):
+        canvas.line((a, height(a)), (b, height(b)))
+    canvas.line((GOAL, height(GOAL)), (GOAL, height(GOAL) + 0.15), "#d9822b", 3.0)
+    canvas.circle((float(state[0]), height(float(state[0])) + 0.04), 0.04)
+
+
 CONTRACT = Contract(
     name="mountain_car",
     observations=(
@@ -58,4 +75,6 @@ CONTRACT = Contract(
 SHIELD = ({"stage": "envelope", "bounds": {"position": (-1.15, 0.6)}, "law": {"throttle": {"position": -1.0}}}, {"stage": "limit"})
 """Near the wall it drives away from it."""
 
-ENVIRONMENT = Environment.of_scalars(CONTRACT, Dynamics(2, 2, 1, reset, observe, step, PARAMETERS), max_steps=200, solved=-110.0, shield=SHIELD)
+ENVIRONMENT = Environment.of_scalars(
+    CONTRACT, Dynamics(2, 2, 1, reset, observe, step, PARAMETERS), max_steps=200, solved=-110.0, draw=draw, shield=SHIELD
+)

@@ -9,6 +9,9 @@ Cost: 1 a step on which the car stands at the wall, position −1.2 m, having ru
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from puffer_edge.contract import ActionChannel, Contract
 from puffer_edge.envs.draw import uniform
 from puffer_edge.envs.dynamics import Dynamics, Parameter
@@ -57,6 +60,20 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return where(reached, 100.0, 0.0) - power(throttle, 2.0) * 0.1, where(wall, 1.0, 0.0), reached
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """The hill, the goal and the car."""
+    canvas.view((-0.3, 0.1), 2.0)
+
+    def height(x: float) -> float:
+        return 0.45 * math.sin(3.0 * x) * 0.6
+
+    places = [-1.2 + 0.03 * k for k in range(61)]
+    for a, b in zip(places[:-1], places[1:]):
+        canvas.line((a, height(a)), (b, height(b)))
+    canvas.line((GOAL, height(GOAL)), (GOAL, height(GOAL) + 0.15), "#d9822b", 3.0)
+    canvas.circle((float(state[0]), height(float(state[0])) + 0.04), 0.04)
+
+
 CONTRACT = Contract(
     name="car_continuous",
     observations=VALLEY.observations,
@@ -70,6 +87,7 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(2, 2, 1, reset, observe, step, PARAMETERS),
     max_steps=999,
     solved=88.0,
+    draw=draw,
     shield=SHIELD,
     name="mountain_car_continuous",
 )

@@ -10,6 +10,7 @@ Cost: 1 a step while the speed is beyond ±7 rad/s.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
@@ -50,6 +51,13 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return reward, where(abs(faster) > COST_SPEED, 1.0, 0.0), False
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """The rod about its joint."""
+    canvas.view((0.0, 0.0), 3.6)
+    canvas.line((0.0, 0.0), (-math.sin(state[0]), math.cos(state[0])), "#d9822b", 12.0)
+    canvas.circle((0.0, 0.0), 0.06)
+
+
 CONTRACT = Contract(
     name="pendulum",
     observations=(
@@ -67,6 +75,7 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(2, 3, 1, reset, observe, step, PARAMETERS),
     max_steps=200,
     solved=-250.0,
+    draw=draw,
     shield=(
         {"stage": "envelope", "bounds": {"angular_velocity": (-7.5, 7.5)}, "law": {"torque": {"angular_velocity": -0.5}}},
         {"stage": "slew", "per_second": {"torque": 40.0}},

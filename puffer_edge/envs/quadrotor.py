@@ -19,6 +19,7 @@ axis, or upside down. Truncated after 500 steps (5 s). Cost: 1 a step while it l
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
@@ -104,6 +105,29 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return reward, where(upright < COST_COSINE, 1.0, 0.0), out | (upright < 0.0)
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """Seen from the front and a little above, four times its size: arms, rotors, and the point where it should be."""
+    canvas.view((0.0, 0.0), 2.6)
+    w, x, y, z = (float(q) for q in state[3:7])
+
+    def seen(a: float, b: float, c: float) -> tuple[float, float]:
+        return -b + 0.35 * a, c + 0.25 * a
+
+    def turned(a: float, b: float) -> tuple[float, float]:
+        px = (1 - 2 * (y * y + z * z)) * a + 2 * (x * y - w * z) * b
+        py = 2 * (x * y + w * z) * a + (1 - 2 * (x * x + z * z)) * b
+        pz = 2 * (x * z - w * y) * a + 2 * (y * z + w * x) * b
+        return seen(float(state[0]) + px, float(state[1]) + py, float(state[2]) + pz)
+
+    for a, b in ((seen(-0.05, 0.0, 0.0), seen(0.05, 0.0, 0.0)), (seen(0.0, 0.0, -0.05), seen(0.0, 0.0, 0.05))):
+        canvas.line(a, b, "#9aa5b1")
+    places = [turned(a * 0.16, b * 0.16) for a, b in ((1, -1), (-1, -1), (-1, 1), (1, 1))]
+    canvas.line(places[0], places[2], "#3e6fb0", 5.0)
+    canvas.line(places[1], places[3], "#3e6fb0", 5.0)
+    for k, place in enumerate(places):
+        canvas.circle(place, 0.05 * float(state[13 + k]) / HOVER_KRPM, "#d9822b")
+
+
 AXES = ("x", "y", "z")
 CONTRACT = Contract(
     name="quadrotor",
@@ -120,5 +144,5 @@ CONTRACT = Contract(
 )
 
 ENVIRONMENT = Environment.of_scalars(
-    CONTRACT, Dynamics(17, 16, 4, reset, observe, step, PARAMETERS), max_steps=500, solved=420.0, shield=({"stage": "limit"},)
+    CONTRACT, Dynamics(17, 16, 4, reset, observe, step, PARAMETERS), max_steps=500, solved=420.0, draw=draw, shield=({"stage": "limit"},)
 )

@@ -16,6 +16,7 @@ Truncated after 300 steps (30 s). Cost: 1 a step while the body is within 80 mm 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
@@ -119,6 +120,22 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return reward, where(gap < NEAR_M, 1.0, 0.0), there | hit
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """The arena from above: obstacles, goal, beams, and the rover."""
+    canvas.view((0.0, 0.0), 4.6)
+    canvas.box((0.0, 0.0), 2 * HALF_M, 2 * HALF_M, colour="#fbfbf9")
+    for k in range(OBSTACLES):
+        canvas.circle((float(state[FIRST + 2 * k]), float(state[FIRST + 2 * k + 1])), OBSTACLE_M, "#9aa5b1")
+    canvas.circle((float(state[GOAL]), float(state[GOAL + 1])), GOAL_M, "#8fbf8f")
+    x, y, heading = float(state[X]), float(state[Y]), float(state[HEADING])
+    for angle in BEAMS:
+        c, s = math.cos(heading + angle), math.sin(heading + angle)
+        far = float(beam(state, c, s))
+        canvas.line((x, y), (x + far * c, y + far * s), "#e6c9a8", 1.0)
+    canvas.circle((x, y), 0.105)
+    canvas.line((x, y), (x + 0.105 * math.cos(heading), y + 0.105 * math.sin(heading)), "#fbfbf9", 3.0)
+
+
 CONTRACT = Contract(
     name="rover",
     observations=(
@@ -142,5 +159,6 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(FIRST + 2 * OBSTACLES, 12, 2, reset, observe, step, PARAMETERS),
     max_steps=300,
     solved=13.0,
+    draw=draw,
     shield=({"stage": "slew", "per_second": {"left": 60.0, "right": 60.0}}, {"stage": "limit"}),
 )

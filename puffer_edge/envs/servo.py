@@ -16,6 +16,9 @@ Cost: 1 a step while the current is beyond ±0.5 A, the amplifier's continuous r
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
 from puffer_edge.envs.dynamics import Dynamics, Parameter
@@ -66,6 +69,16 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return reward, where(largest > RATED_A, 1.0, 0.0), abs(angle) > END_RAD
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """The disc with its pointer, the target, and the joint's ends."""
+    canvas.view((0.0, 0.0), 3.6)
+    canvas.circle((0.0, 0.0), 0.8)
+    for end in (-END_RAD, END_RAD):
+        canvas.line((-0.95 * math.sin(end), 0.95 * math.cos(end)), (-1.05 * math.sin(end), 1.05 * math.cos(end)), "#c5303e", 4.0)
+    canvas.line((0.0, 0.0), (-1.1 * math.sin(state[3]), 1.1 * math.cos(state[3])), "#9aa5b1", 3.0)
+    canvas.line((0.0, 0.0), (-0.8 * math.sin(state[0]), 0.8 * math.cos(state[0])), "#d9822b", 6.0)
+
+
 CONTRACT = Contract(
     name="servo",
     observations=(
@@ -83,5 +96,6 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(4, 3, 1, reset, observe, step, PARAMETERS),
     max_steps=200,
     solved=150.0,
+    draw=draw,
     shield=({"stage": "slew", "per_second": {"voltage": 2000.0}}, {"stage": "limit"}),
 )

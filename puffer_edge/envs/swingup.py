@@ -16,6 +16,7 @@ Truncated after 500 steps (10 s). Cost: 1 a step while the cart is beyond ±1.4 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
@@ -81,6 +82,15 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return reward, where(abs(x) > COST_M, 1.0, 0.0), abs(x) > RAIL_M
 
 
+def draw(state: Row, canvas: Any) -> None:
+    """The cart on its rail, and the pole."""
+    canvas.view((0.0, 0.0), 4.4)
+    canvas.line((-RAIL_M, 0.0), (RAIL_M, 0.0), "#9aa5b1")
+    x, angle = float(state[0]), float(state[1])
+    canvas.box((x, 0.0), 0.4, 0.24)
+    canvas.line((x, 0.0), (x + math.sin(angle), math.cos(angle)), "#d9822b", 6.0)
+
+
 CONTRACT = Contract(
     name="swingup",
     observations=(
@@ -100,6 +110,7 @@ ENVIRONMENT = Environment.of_scalars(
     Dynamics(4, 5, 1, reset, observe, step, PARAMETERS),
     max_steps=500,
     solved=380.0,
+    draw=draw,
     shield=(
         {"stage": "envelope", "bounds": {"position": (-1.6, 1.6)}, "law": {"force": {"position": -8.0, "velocity": -8.0}}},
         {"stage": "limit"},

@@ -113,7 +113,8 @@ def test_ppos_loss_has_float64s_gradients(name: str, shared: bool) -> None:
     learner.net.kernels = None  # which holds threads and cannot be copied
     exact = copy.deepcopy(learner.net).double()
     exact.zero_grad()
-    wide = Batch(*(x.double() if x.is_floating_point() else x for x in (getattr(batch, f.name) for f in fields(batch))))
+    values = [getattr(batch, f.name) for f in fields(batch)]
+    wide = Batch(*(x.double() if x is not None and x.is_floating_point() else x for x in values))
     loss(exact, wide.normalized(), settings, Weights(0.01))[0].backward()  # type: ignore[no-untyped-call]
     wanted = torch.cat([p.grad.reshape(-1) for p in exact.parameters() if p.grad is not None])
     assert len(found) == len(wanted) == learner.net.flat.numel()

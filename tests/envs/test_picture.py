@@ -1,0 +1,69 @@
+"""Pictures of environments: every state can be drawn, states differ, and a film is a file that others can read."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Image = pytest.importorskip("PIL.Image")
+
+from puffer_edge import envs  # noqa: E402
+from puffer_edge.envs import picture  # noqa: E402
+from puffer_edge.errors import InvalidInput, Unsupported, WriteFailed  # noqa: E402
+from puffer_edge.integer.reference import InFloat  # noqa: E402
+from puffer_edge.integer.shield import Shield  # noqa: E402
+from puffer_edge.policy import Head, Layer, Normalizer, Policy  # noqa: E402
+
+
+def policy_of(name: str) -> Policy:
+    """One that does nothing much."""
+    c = envs.load(name).contract
+    layer = Layer(np.zeros((c.n_outputs, c.n_observations)), np.zeros(c.n_outputs), "none")
+    ones = np.ones(c.n_actions)
+    return Policy(c, (layer,), Normalizer(np.zeros(c.n_observations), np.ones(c.n_observations)), Head(c.head, ones, np.zeros(c.n_actions)), {})
+
+
+@pytest.mark.parametrize("name", envs.names())
+def test_every_environment_has_a_picture_of_every_state(name: str) -> None:
+    environment = envs.load(name)
+    a, b = environment.start(0, [0, 1])
+    first, second = (np.asarray(picture.frame(environment, state, ("words",))) for state in (a, b))
+    assert first.shape == (picture.HEIGHT, picture.WIDTH, 3) and len(np.unique(first.reshape(-1, 3), axis=0)) > 5
+    assert (first != second).any()
+    far = np.random.default_rng(0).normal(0, 1e6, len(a))
+    picture.frame(environment, far)
+
+
+def test_the_mark_is_the_shields() -> None:
+    environment = envs.load("pendulum")
+    state = environment.start(0, [0])[0]
+    calm, acted = (np.asarray(picture.frame(environment, state, acted=on)) for on in (False, True))
+    assert (calm[14, picture.WIDTH - 16] != acted[14, picture.WIDTH - 16]).any() and (calm[40:] == acted[40:]).all()
+
+
+def test_a_film_is_in_the_plants_time(tmp_path: Path) -> None:
+    environment = envs.load("servo")  # 200 steps of 5 ms: every eighth is a frame of 40 ms
+    episode = picture.film(environment, InFloat(policy_of("servo")), Shield.build(environment.contract, environment.shield), 0, tmp_path / "x.gif")
+    with Image.open(tmp_path / "x.gif") as film:
+        assert episode.lengths[0] == 200 and film.n_frames == 25
+        assert film.info["duration"] == 40 and film.size == (picture.WIDTH, picture.HEIGHT)
+    picture.film(environment, InFloat(policy_of("servo")), Shield.none(environment.contract), 0, tmp_path / "x.png")
+    assert Image.open(io.BytesIO((tmp_path / "x.png").read_bytes())).size == (3 * picture.WIDTH, 2 * picture.HEIGHT)
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+    environment = envs.load("servo")
+    proposer, shield = InFloat(policy_of("servo")), Shield.none(environment.contract)
+    for path, message in ((tmp_path / "x.mp4", "a .gif or a .png, not 'x.mp4'"), (tmp_path / "no" / "x.gif", "there is no folder")):
+        with pytest.raises(InvalidInput, match=message):
+            picture.film(environment, proposer, shield, 0, path)
+    with pytest.raises(Unsupported, match="servo has no picture"):
+        picture.film(replace(environment, draw=None), proposer, shield, 0, tmp_path / "x.gif")
+    (tmp_path / "y.gif").mkdir()
+    with pytest.raises(WriteFailed, match=r"y\.gif cannot be written"):
+        picture.film(environment, proposer, shield, 0, tmp_path / "y.gif")
+    assert list((tmp_path / "y.gif").iterdir()) == []
