@@ -33,6 +33,8 @@ class SACSettings(Settings):
     """Steps of every environment between two rows of the log; the normaliser stays as it is meanwhile."""
     learning_rate: float = 3e-4
     """Adam's learning rate, of actor, critics and temperature."""
+    schedule: str = "constant"
+    """How the learning rate goes over the steps: "constant", "linear" or "cosine", the last two to zero."""
     hold: int = 8
     """Steps for which "state" holds its function."""
     log_std: float = -3.0

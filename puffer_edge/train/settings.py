@@ -67,6 +67,8 @@ class Settings:
     """Steps of every environment between two rows of the log; the normaliser stays as it is meanwhile."""
     learning_rate: float = 1e-3
     """Adam's learning rate at the start."""
+    schedule: str = "linear"
+    """How the learning rate goes over the steps: "constant", "linear" or "cosine", the last two to zero."""
     discount: float = 0.99
     """γ."""
     normalize_observation: bool = True
@@ -97,8 +99,10 @@ class Settings:
                 object.__setattr__(self, name, tuple(value))
 
     def learning_rate_at(self, steps: int) -> float:
-        """The learning rate after so many steps."""
-        return self.learning_rate
+        """The schedule's learning rate after so many steps."""
+        done = min(steps / self.steps, 1.0)
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
+        return self.learning_rate * factor
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -152,8 +156,6 @@ class PPOSettings(Settings):
     """Samples of one gradient step."""
     accumulate: int = 1
     """Parts that a minibatch's gradient is added up from; the result is that of the whole, in less memory."""
-    schedule: str = "linear"
-    """How the learning rate goes over the steps: "constant", "linear" or "cosine", the last two to zero."""
     trace_decay: float = 0.95
     """λ of generalised advantage estimation."""
     clip: float = 0.2
@@ -195,12 +197,6 @@ class PPOSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_ppo(self)
-
-    def learning_rate_at(self, steps: int) -> float:
-        """The schedule's learning rate after so many steps."""
-        done = min(steps / self.steps, 1.0)
-        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
-        return self.learning_rate * factor
 
     def entropy_weight_at(self, steps: int) -> float:
         """The entropy bonus's weight after so many steps."""

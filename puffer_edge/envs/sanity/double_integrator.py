@@ -41,11 +41,13 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
 
 
 CONTRACT = Contract(
-    name="double_integrator",
+    name="integrator",
     observations=(ObservationChannel("position", "m", -4.0, 4.0), ObservationChannel("velocity", "m/s", -4.0, 4.0)),
     actions=(ActionChannel("push", "m/s^2", -8.0, 8.0, safe=0.0, initial=0.0),),
     head="clip",
     rate_hz=5.0,
 )
 
-ENVIRONMENT = Environment.of_scalars(CONTRACT, Dynamics(2, 2, 1, reset, observe, step), max_steps=STEPS, solved=1.03 * OPTIMUM)
+ENVIRONMENT = Environment.of_scalars(
+    CONTRACT, Dynamics(2, 2, 1, reset, observe, step), max_steps=STEPS, solved=1.03 * OPTIMUM, name="double_integrator"
+)

@@ -15,6 +15,7 @@ Differences from the papers:
   update draws it anew for each sample, from the same marginal distribution;
 - observations are whitened by running moments, unless ``normalize_observation`` is off: the replay holds what was observed, and a sample is
   whitened by the moments of the time when it is drawn;
+- the learning rate follows its ``schedule``;
 - an episode that the clock ends bootstraps from its true last observation;
 - log π uses log(1 − tanh²u) = 2·(log 2 − u − softplus(−2u)), which keeps its digits where tanh u rounds to 1.
 
@@ -183,10 +184,11 @@ class SAC(Learner):
         self._ticks, self._drawn = (int(x) for x in arrays["sac.counts"])
 
     def _advance(self) -> tuple[Lived, dict[str, float]]:
+        s = self.settings
         if self.native is None:
-            return self._advance_in_torch(self.settings)
+            return self._advance_in_torch(s)
         with self.phases("update"):  # and the steps between, which take little
-            lived, statistics, returns, lengths = self.native.advance(self._normalizer)
+            lived, statistics, returns, lengths = self.native.advance(self._normalizer, s.learning_rate_at(self.steps))
         self.recent_returns.extend(returns.tolist())
         self.recent_lengths.extend(lengths.tolist())
         return lived, statistics
@@ -194,6 +196,8 @@ class SAC(Learner):
     def _advance_in_torch(self, s: SACSettings) -> tuple[Lived, dict[str, float]]:
         plant, shape = self.plant, (s.horizon, s.rows)
         assert plant is not None
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate_at(self.steps)
         lived = Horizon(np.zeros((*shape, self.environment.contract.n_observations)), np.zeros(shape), np.zeros(shape), np.ones(shape, bool), 0.0)
         seen: list[torch.Tensor] = []
         acted = 0

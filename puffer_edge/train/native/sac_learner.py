@@ -109,13 +109,15 @@ class NativeSAC:
         r.every, r.updates, r.n_step, r.hold = s.every, s.updates, s.n_step, s.hold
         r.discount, r.follow, r.target_entropy = s.discount, s.target_rate, target_entropy
         r.beta1, r.beta2, r.epsilon = 0.9, 0.999, 1e-8
-        r.actor_rate = r.critic_rate = s.learning_rate
-        r.temperature_rate = s.learning_rate if s.adapt_temperature else 0.0
         fill_ring(r, self.replay)
         return r
 
-    def advance(self, normalizer: Normalizer) -> tuple[Horizon, dict[str, float], Floats, npt.NDArray[np.int32]]:
+    def advance(self, normalizer: Normalizer, rate: float) -> tuple[Horizon, dict[str, float], Floats, npt.NDArray[np.int32]]:
         """Step over a horizon, with the updates that are due.
+
+        Args:
+            normalizer: of the observations.
+            rate: learning rate.
 
         Returns:
             what was lived; statistics, NaN before the first update; returns and lengths of the episodes that ended, in order of time.
@@ -125,6 +127,8 @@ class NativeSAC:
         """
         a, r = self._arrays, self._structure
         a["mean"][:], a["deviation"][:], r.clip = normalizer.mean, normalizer.std, normalizer.clip
+        r.actor_rate = r.critic_rate = rate
+        r.temperature_rate = rate if self._settings.adapt_temperature else 0.0
         before = self._interventions()
         self._raise_for(*self.engine.run(r))
         ended = np.nonzero(a["finished_length"])
