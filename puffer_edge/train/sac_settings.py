@@ -31,6 +31,9 @@ class SACSettings(Settings):
     """Environments stepped side by side."""
     horizon: int = 256
     """Steps of every environment between two rows of the log; the normaliser stays as it is meanwhile."""
+    normalize_observation: bool = False
+    """Whiten observations by their running moments. They move as the training goes on, and what the critics know moves with them; worth it
+    where numbers of very different sizes are observed."""
     learning_rate: float = 3e-4
     """Adam's learning rate, of actor, critics and temperature."""
     schedule: str = "constant"

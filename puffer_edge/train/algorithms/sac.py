@@ -13,8 +13,8 @@ Differences from the papers:
 - ``n_step`` > 1 follows the steps as they were made, without correcting for the policy that made them; entropy counts at their end alone;
 - ``exploration`` "state" is gSDE (Raffin et al., 2021, arXiv 2005.05719): noise that is a function of the state, held while acting; an
   update draws it anew for each sample, from the same marginal distribution;
-- observations are whitened by running moments, unless ``normalize_observation`` is off: the replay holds what was observed, and a sample is
-  whitened by the moments of the time when it is drawn;
+- with ``normalize_observation`` observations are whitened by running moments: the replay holds what was observed, and a sample is whitened
+  by the moments of the time when it is drawn;
 - the learning rate follows its ``schedule``;
 - an episode that the clock ends bootstraps from its true last observation;
 - log π uses log(1 − tanh²u) = 2·(log 2 − u − softplus(−2u)), which keeps its digits where tanh u rounds to 1.
@@ -35,15 +35,17 @@ import torch
 from torch.nn.functional import softplus
 
 from puffer_edge.envs.environment import Environment
-from puffer_edge.errors import Diverged, Unsupported
+from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.distributions import Distribution, Gaussian, StateDependent
 from puffer_edge.train.loop import Learner, Lived
 from puffer_edge.train.native.sac_learner import Horizon, NativeSAC
 from puffer_edge.train.nets.soft_actor_critic import SoftActorCritic
-from puffer_edge.train.replay import Replay
+from puffer_edge.train.replay import Replay, size_bytes
 from puffer_edge.train.sac_settings import SACSettings
 
+MAX_REPLAY = 2**29
+"""Bytes."""
 STATISTICS = ("critic_loss", "actor_loss", "temperature_loss", "entropy", "temperature", "value")
 
 
@@ -145,14 +147,26 @@ class SAC(Learner):
 
     def _networks(self, seed: int) -> tuple[SoftActorCritic, str]:
         contract, s = self.environment.contract, self.settings
+        if s.vector == "asynchronous":
+            raise Unsupported("SAC steps its environments together: take vector = 'processes'")
         if self.network is not None:
             raise Unsupported("SAC trains the package's own networks: leave out network=")
+        self._check_size()
         generator = torch.Generator().manual_seed(seed)
         return SoftActorCritic(contract, s.hidden, s.critic_widths, s.activation, s.exploration, s.log_std, s.temperature, generator), "torch"
 
     def _optimizer(self) -> torch.optim.Optimizer:
         learnt = [p for p in self.net.parameters() if p.requires_grad and (p is not self.net.log_temperature or self.settings.adapt_temperature)]
         return torch.optim.Adam(learnt, lr=self.settings.learning_rate)
+
+    def _check_size(self) -> None:
+        """See that the replay stays within what is kept in memory and in each checkpoint."""
+        s, contract = self.settings, self.environment.contract
+        if (size := size_bytes(s.replay, s.rows, contract.n_observations, contract.n_actions)) > MAX_REPLAY:
+            raise InvalidInput(
+                f"a replay of {s.replay:,} steps of {contract.n_observations} observations and {contract.n_actions} actions takes "
+                f"{size / 2**20:,.0f} MiB, at most {MAX_REPLAY // 2**20} are kept: lower replay to {s.replay * MAX_REPLAY // size:,}"
+            )
 
     def _make_native(self, seed: int) -> NativeSAC:
         flats = (self.net.flat.numpy(), self.net.target.flat.view(-1).numpy())
