@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,14 +17,18 @@ from puffer_edge.commands.console import OUT, SIDE, Flag, Folder, Name, progress
 from puffer_edge.commands.dashboard import Dashboard
 from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, environment_of, task_of
 from puffer_edge.errors import InvalidInput
+from puffer_edge.find import choose
 from puffer_edge.train import PPOSettings, Run, settings_for
+from puffer_edge.train.settings import Settings
+from puffer_edge.train.settings_file import ALGORITHMS
 from puffer_edge.train.writer import Writer
 
 
 def train(
     environment: Name = "",
     *,
-    values: Annotated[PPOSettings, tyro.conf.arg(name="")] = PPOSettings(),  # noqa: B008  frozen; ``train_for`` puts the right one here
+    algo: str = "ppo",
+    values: Annotated[Settings, tyro.conf.arg(name="")] = PPOSettings(),  # noqa: B008  frozen; ``train_for`` puts the right one here
     settings: Path | None = None,
     seed: int = 0,
     seeds: int = 1,
@@ -37,7 +40,7 @@ def train(
     plain: Flag = False,
     json: Flag = False,
 ) -> None:
-    """Train a policy with PPO and write a run folder.
+    """Train a policy and write a run folder.
 
     The policy learns behind the environment's default shield, so that it meets the actuator that it will have.
     Ctrl-C stops early and keeps the best policy so far; --resume goes on with a run that was stopped, interrupted or killed.
@@ -45,11 +48,13 @@ def train(
 
     Args:
         environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume.
-        values: settings of PPO.
-        settings: TOML file with a table [ppo].
+        algo: ppo or sac; the other flags are those of its settings, so look at --help with it.
+        values: settings of the algorithm.
+        settings: TOML file with a table for the algorithm, [ppo] or [sac].
         seed: of everything random; with --seeds the first one.
         seeds: train so many times, side by side on the cores there are, and print the interquartile mean of the returns.
-        out: folder of the run; runs/ENVIRONMENT-SEED where not given. A run that is there already is kept as FOLDER.1, FOLDER.2 …
+        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-sac-SEED with SAC. A run that is there already is kept as
+            FOLDER.1, FOLDER.2 …
         shield: train behind the default shield (--no-shield: without any).
         resume: run folder to go on with, from its latest checkpoint; of the settings only --steps may change.
         tensorboard: write event files too (needs the extra 'tensorboard').
@@ -67,56 +72,89 @@ def train(
     elif seeds != 1:
         if tensorboard or wandb is not None:
             raise InvalidInput("--tensorboard and --wandb write one run: leave out --seeds")
-        _train_seeds(environment, values, seed, seeds, out, shield, json)
+        _train_seeds(environment, algo, values, seed, seeds, out, shield, json)
     else:
         from puffer_edge import train as verbs
 
-        folder = out or Path("runs") / f"{environment}-{seed}".replace(":", "-")
+        folder = out or Path("runs") / f"{_titled(environment, algo)}-{seed}"
         with _watched(plain, tensorboard, wandb) as watching:
-            run = verbs.train(environment, seed=seed, out=folder, shield=shield, settings=values, **watching)
+            run = verbs.train(environment, algo, seed=seed, out=folder, shield=shield, settings=values, **watching)
         _show_run(run, json)
 
 
+def _titled(environment: str, algorithm: str) -> str:
+    """How a run's folder begins."""
+    return (environment if algorithm == "ppo" else f"{environment}-{algorithm}").replace(":", "-")
+
+
 def train_for(args: Sequence[str]) -> Callable[..., None]:
-    """``train``, its flags' defaults being the settings that these arguments lead to: of the run, or of preset and file.
+    """``train``, its flags being those of the algorithm, their defaults the settings that these arguments lead to: of the run, or of preset and
+    file.
 
     The arguments are parsed twice, first for the environment and the files alone.
 
     Raises:
-        InvalidInput, BundleError: no such environment, file or run, or one that is damaged.
+        InvalidInput, BundleError: no such algorithm, environment, file or run, or one that is damaged.
     """
+    words = [word for word in args if word not in ("--help", "-h")]
+    named, run = _value_of("--algo", words), _value_of("--resume", words)
+    algorithm = named or (Run.load(run).settings["algorithm"] if run else "ppo")
+    kind = ALGORITHMS[choose("algorithm", algorithm, ALGORITHMS)]
 
     def asked(**options: Any) -> tuple[str, Path | None, Path | None]:
         return options["environment"], options["settings"], options["resume"]
 
-    hints = get_type_hints(PPOSettings)
-    plain = [
-        (f.name, hints[f.name], dataclasses.field(default=f.default, default_factory=f.default_factory)) for f in dataclasses.fields(PPOSettings)
-    ]
+    hints = get_type_hints(kind)
+    plain = [(f.name, hints[f.name], dataclasses.field(default=f.default, default_factory=f.default_factory)) for f in dataclasses.fields(kind)]
     unchecked = dataclasses.make_dataclass("Unchecked", plain)
-    of_values: Any = Annotated[unchecked, tyro.conf.arg(name="")]
-    parameters = inspect.signature(train, eval_str=True).parameters
-    taken = [p.replace(annotation=of_values, default=unchecked()) if p.name == "values" else p for p in parameters.values()]
-    asked.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
-    asked.__annotations__ = {p.name: p.annotation for p in taken}
-    words = [word for word in args if word not in ("--help", "-h")]
     try:
-        environment, file, run = tyro.cli(asked, args=words, prog="puffer-edge train", console_outputs=len(words) == len(args))
+        first = _with_values(asked, unchecked, unchecked())
+        environment, file, folder = tyro.cli(first, args=words, prog="puffer-edge train", console_outputs=len(words) == len(args))
     except SystemExit:
         if len(words) == len(args):
             raise
-        return train  # whose help is asked for, and that alone
-    if run is not None:
-        return functools.partial(train, values=PPOSettings.from_dict(Run.load(run).settings["settings"]))
-    return functools.partial(train, values=settings_for(environment, file))
+        return _with_values(train, kind, kind())  # whose help is asked for, and that alone
+    if folder is None:
+        return _with_values(train, kind, settings_for(environment, file, algorithm), algo=algorithm)
+    theirs = Run.load(folder).settings
+    if theirs["algorithm"] != algorithm:
+        raise InvalidInput(f"{folder} is a run of {theirs['algorithm']}: leave out --algo {algorithm}")
+    return _with_values(train, kind, kind.from_dict(theirs["settings"]), algo=algorithm)
 
 
-def _go_on(path: Path, environment: str, values: PPOSettings, given: Sequence[str], watching: Mapping[str, Any]) -> Run:
+def _value_of(flag: str, words: Sequence[str]) -> str:
+    """What a flag is given, or ""."""
+    for word, following in zip(words, [*words[1:], ""]):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return ""
+
+
+def _with_values(function: Callable[..., Any], kind: Any, values: Any, **defaults: Any) -> Callable[..., Any]:
+    """A function with the flags of ``train``, but with ``values`` of another kind and default, and other defaults besides."""
+
+    def found(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
+
+    of_values: Any = Annotated[kind, tyro.conf.arg(name="")]
+    parameters = [
+        p.replace(annotation=of_values, default=values) if p.name == "values" else p.replace(default=defaults.get(p.name, p.default))
+        for p in inspect.signature(train, eval_str=True).parameters.values()
+    ]
+    found.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    found.__annotations__ = {p.name: p.annotation for p in parameters}
+    found.__name__, found.__doc__ = train.__name__, train.__doc__
+    return found
+
+
+def _go_on(path: Path, environment: str, values: Settings, given: Sequence[str], watching: Mapping[str, Any]) -> Run:
     """Go on with a run, having seen that nothing was asked for that it cannot do."""
     from puffer_edge import train as verbs
 
     run = Run.load(path)
-    theirs = PPOSettings.from_dict(run.settings["settings"])
+    theirs = type(values).from_dict(run.settings["settings"])
     given = [
         *given,
         *(f"--{name.replace('_', '-')}" for name, value in values.to_dict().items() if value != theirs.to_dict()[name] and name != "steps"),
@@ -154,14 +192,21 @@ def _watched(plain: bool, tensorboard: bool, wandb: Sequence[str] | None) -> Ite
         yield {"writers": writers, "progress": progress}
 
 
-def _train_seeds(environment: str, values: PPOSettings, first: int, seeds: int, out: Path | None, shield: bool, json: bool) -> None:
+def _train_seeds(environment: str, algorithm: str, values: Settings, first: int, seeds: int, out: Path | None, shield: bool, json: bool) -> None:
     from puffer_edge.train.seeds import train_seeds
 
-    folder = out or Path("runs") / f"{environment}-seeds".replace(":", "-")
+    folder = out or Path("runs") / f"{_titled(environment, algorithm)}-seeds"
     with progress_bar("seeds") as advance:
         advance(0, seeds, "")
         found = train_seeds(
-            environment, seeds, first, out=folder, shield=shield, settings=values, watch=lambda done, total, run: advance(done, total, run.path.name)
+            environment,
+            seeds,
+            first,
+            algorithm,
+            out=folder,
+            shield=shield,
+            settings=values,
+            watch=lambda done, total, run: advance(done, total, run.path.name),
         )
     summary = found.summary()
 

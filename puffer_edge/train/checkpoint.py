@@ -22,7 +22,8 @@ from puffer_edge.files import write_atomic
 from puffer_edge.intake.archives import mib
 from puffer_edge.train import learner_state
 from puffer_edge.train.loop import Learner, NetworkMaker
-from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings import Settings
+from puffer_edge.train.settings_file import ALGORITHMS
 
 FORMAT = 2
 MAX_FILE = 2**30
@@ -78,7 +79,7 @@ def restore(
     manifest: Mapping[str, Any],
     arrays: Mapping[str, Any],
     environment: Environment | None = None,
-    settings: PPOSettings | None = None,
+    settings: Settings | None = None,
     network: NetworkMaker | None = None,
 ) -> AnyLearner:
     """A learner from what ``read`` gave.
@@ -102,7 +103,7 @@ def restore(
         theirs = manifest["environment"]
         if environment is not None and environment.name != theirs["name"]:
             raise BundleError(f"{where} belongs to the environment {theirs['name']!r}, not {environment.name!r}")
-        chosen = settings or PPOSettings.from_dict(manifest["settings"])
+        chosen = settings or ALGORITHMS[kind.name].from_dict(manifest["settings"])
         engine = manifest["bits_depend_on"]["engine"]
         if chosen.engine not in ("auto", engine):
             raise BundleError(f"{where} was written by the {engine} engine, the settings ask for {chosen.engine}: only the same one goes on exactly")

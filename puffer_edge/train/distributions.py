@@ -91,11 +91,16 @@ class Gaussian:
 
     Attributes:
         mean: (B, m).
-        log_std: (m,) log standard deviation.
+        log_std: (m,) log standard deviation, or (B, m).
     """
 
     mean: torch.Tensor
     log_std: torch.Tensor
+
+    @property
+    def std(self) -> torch.Tensor:
+        """(m,) or (B, m) standard deviation."""
+        return self.log_std.exp()
 
     def mode(self) -> torch.Tensor:
         """(B, m) means."""
@@ -104,7 +109,7 @@ class Gaussian:
     def sample(self, rng: np.random.Generator) -> torch.Tensor:
         """(B, m) float32 samples."""
         noise = rng.standard_normal(tuple(self.mean.shape), np.float32)
-        return self.mean + self.log_std.exp() * torch.from_numpy(noise)
+        return self.mean + self.std * torch.from_numpy(noise)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,) log-density of (B, m) samples."""
@@ -113,7 +118,7 @@ class Gaussian:
 
     def entropy(self) -> torch.Tensor:
         """(B,) differential entropy in nats."""
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand(len(self.mean))
 
 
 @dataclass(frozen=True, eq=False)

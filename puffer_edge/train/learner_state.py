@@ -30,9 +30,7 @@ def arrays_of(learner: Learner) -> dict[str, Any]:
     if learner.held_noise is not None:
         arrays |= {"exploration.matrix": learner.held_noise.matrix, "exploration.age": learner.held_noise.age}
     arrays |= {"moments.count": np.array([learner.moments.count]), "moments.mean": learner.moments.mean, "moments.m2": learner.moments.m2}
-    if learner.reward_scale is not None:
-        m = learner.reward_scale.moments
-        arrays |= {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": learner.reward_scale.returns}
+    arrays |= learner.own_arrays()
     arrays |= {
         "episode_return": learner.episode_return,
         "recent_returns": np.array(learner.recent_returns, np.float64),
@@ -73,10 +71,7 @@ def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, An
     if learner.held_noise is not None:
         learner.held_noise.matrix, learner.held_noise.age = arrays["exploration.matrix"], arrays["exploration.age"]
     learner.moments.count, learner.moments.mean, learner.moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
-    if learner.reward_scale is not None:
-        m = learner.reward_scale.moments
-        m.count, m.mean, m.m2 = float(arrays["reward.moments"][0]), arrays["reward.moments"][1], arrays["reward.moments"][2]
-        learner.reward_scale.returns = arrays["reward.returns"]
+    learner.load_own(arrays)
     learner.episode_return = arrays["episode_return"]
     learner.recent_returns.extend(arrays["recent_returns"].tolist())
     learner.recent_lengths.extend(arrays["recent_lengths"].tolist())

@@ -1,4 +1,4 @@
-"""The loop that every on-policy algorithm shares: collect a rollout, update, report."""
+"""The loop that every algorithm shares: step the environments and learn, report, go on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +19,17 @@ from puffer_edge import __version__, envs
 from puffer_edge.contract import Contract
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant, StepResult
+from puffer_edge.envs.world import World
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import AnyLayer, Head, Policy
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train import vector
 from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
-from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
-from puffer_edge.train.nets.actor_critic import ActorCritic
-from puffer_edge.train.normalize import Moments, RewardScale
+from puffer_edge.train.normalize import Moments
 from puffer_edge.train.phases import Phases
-from puffer_edge.train.rollout import Rollout
-from puffer_edge.train.settings import PPOSettings
-from puffer_edge.train.settings_file import preset
-from puffer_edge.train.vector.asynchronous import Fleet, Sent
+from puffer_edge.train.settings import Settings
+from puffer_edge.train.settings_file import ALGORITHMS, preset
 
 RECENT = 100
 """Episodes over which ``ep_rew_mean`` is the mean."""
@@ -61,13 +58,60 @@ class Progress:
     metrics: Mapping[str, float]
 
 
-NetworkMaker = Callable[[Contract, PPOSettings], nn.Module]
+class Lived(Protocol):
+    """What a stretch of the training was: T steps of N rows, each an agent's."""
+
+    @property
+    def observation(self) -> Floats:
+        """(T, N, n) physical, acted on."""
+        ...
+
+    @property
+    def reward(self) -> Floats:
+        """(T, N)."""
+        ...
+
+    @property
+    def cost(self) -> Floats:
+        """(T, N)."""
+        ...
+
+    @property
+    def alive(self) -> Bools:
+        """(T, N) whether the agent acted."""
+        ...
+
+    @property
+    def intervention_rate(self) -> float:
+        """Share of the steps at which the shield acted."""
+        ...
+
+
+class NativePart(Protocol):
+    """What trains in C.
+
+    Attributes:
+        variant: its instruction set.
+    """
+
+    variant: str
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """All that changes, by name."""
+        ...
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what ``state`` gave."""
+        ...
+
+
+NetworkMaker = Callable[[Contract, Any], nn.Module]
 Callback = Callable[[Progress], "bool | Mapping[str, float] | None"]
 """Returns None, False to end the training in peace, or numbers of one's own by name, which are logged beside the others."""
 
 
 class Learner:
-    """State of a training: plant, networks, optimiser, normaliser and generators. A subclass adds ``update``.
+    """State of a training: plant, networks, optimiser, normaliser and generators. An algorithm adds networks and how it learns.
 
     Args:
         environment: the task, or its name.
@@ -81,21 +125,25 @@ class Learner:
     Attributes:
         steps: steps done, those of each agent counted.
         kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
-        control: what the KL steers: the weight of its penalty, and a factor on the learning rate.
+        control: numbers that the algorithm steers as it goes, by name.
         last_good: the policy after the last update whose numbers were all finite.
         phases: where the time goes; whoever works between two updates names what it does.
 
     Raises:
         InvalidInput: unknown environment, or a setting, seed or specification that is wrong.
+        Unsupported: the algorithm cannot train this.
     """
 
     name = "none"
-    can_native = False
+    losses: tuple[str, ...] = ()
+    """Statistics that must be finite; SAC has none before its warm-up is over, and what is wrong with them is wrong with the weights."""
+    settings: Settings
+    native: NativePart | None
 
     def __init__(
         self,
         environment: Environment | str,
-        settings: PPOSettings | None = None,
+        settings: Settings | None = None,
         *,
         seed: int = 0,
         shield: bool | Sequence[Mapping[str, Any]] = True,
@@ -103,16 +151,19 @@ class Learner:
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InvalidInput(f"a seed is a whole number that is not negative, not {seed!r}")
-        self.environment = envs.load(environment) if isinstance(environment, str) else environment
-        self.settings = settings or preset(self.environment.name)
+        self.environment = self._task(envs.load(environment) if isinstance(environment, str) else environment)
+        self.settings = settings or preset(self.environment.name, self.name)
+        if not isinstance(self.settings, kind := ALGORITHMS[self.name]):
+            raise InvalidInput(f"{self.name} is set by {kind.__name__}, not by {type(self.settings).__name__}")
         self.seed = seed
         specification = (self.environment.shield if shield else ()) if isinstance(shield, bool) else shield
         self.shield = Shield.build(self.environment.contract, specification)
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
         contract, s = self.environment.contract, self.settings
         self.network = network
-        self.net, self.kernels = self._networks(weights)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=s.learning_rate, eps=1e-5, fused=True)
+        with _one_thread():
+            self.net, self.kernels = self._networks(weights)
+        self.optimizer = self._optimizer()
         self.native = self._native(episodes)
         self.plant = None if self.native else self._make_plant(episodes)
         self.noise_rng, self.shuffle_rng = np.random.default_rng(noise), np.random.default_rng(shuffle)
@@ -121,61 +172,82 @@ class Learner:
         rows = s.rows * self.environment.agents
         self.held_noise = HeldNoise(rows, (s.hidden[-1], contract.n_actions), s.hold) if s.exploration == "state" else None
         self.moments = Moments((contract.n_observations,))
-        self.reward_scale = RewardScale(rows, s.discount) if s.scale_reward else None
-        self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
+        self.control: dict[str, float] = {}
         self.steps = 0
         self.phases = Phases()
         self.episode_return = np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
-        self._rollout = Rollout(
-            contract,
-            *((1, 1) if self.native else (s.horizon, rows)),
-            masked=self.environment.allowed is not None,
-            asynchronous=isinstance(self.plant, Fleet),
-        )
         channels = contract.actions
         self._scale = np.array([(c.high - c.low) / 2 for c in channels])
         self._offset = np.array([(c.high + c.low) / 2 for c in channels])
+        self._prepare(episodes)
         self.refresh()
 
-    def _make_plant(self, seed: int) -> Plant | Fleet:
+    def _make_plant(self, seed: int) -> Any:
+        """What the torch engine steps: a ``Plant``, unless the algorithm can do with another."""
+        return Plant(self.environment, self.settings.rows, seed, self.shield, self._world())
+
+    def _world(self) -> World | None:
+        """Where the environments live; None for those that are made of functions."""
         s = self.settings
-        world = vector.make(self.environment, s.rows, vector.Spec(s.vector, s.workers, s.step_timeout_s))
-        if s.vector != "asynchronous":
-            return Plant(self.environment, s.rows, seed, self.shield, world)
-        if not isinstance(world, vector.Processes):
-            raise Unsupported(f"{self.environment.name} cannot be stepped asynchronously: it does not live in processes")
-        return Fleet(self.environment, seed, self.shield, world, s.batch)
+        return vector.make(self.environment, s.rows, vector.Spec(s.vector, s.workers, s.step_timeout_s))
 
     def close(self) -> None:
         """Stop the processes that environments live in, if there are any; the learner can still be asked and saved."""
         if self.plant is not None:
             self.plant.world.close()
 
-    def _networks(self, seed: int) -> tuple[nn.Module, str]:
-        """Actor and critic with weights of a seed, and what will compute them on the torch engine."""
-        contract, s = self.environment.contract, self.settings
-        with _one_thread():
-            if self.network is not None:
-                with torch.random.fork_rng():
-                    torch.manual_seed(seed)
-                    return self.network(contract, s), "torch"
-            net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(seed), s.exploration, s.shared)
-        net.kernels = kernels_for(contract, s) if s.engine != "native" else None
-        return net, net.kernels.variant if net.kernels else "torch"
+    def _task(self, environment: Environment) -> Environment:
+        """The environment as this algorithm trains it.
 
-    def _native(self, seed: int) -> NativeEngine | None:
+        Raises:
+            Unsupported: it cannot.
+        """
+        return environment
+
+    def _networks(self, seed: int) -> tuple[nn.Module, str]:
+        """Networks with weights of a seed, and what will compute them on the torch engine."""
+        raise NotImplementedError
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Of the torch engine."""
+        raise NotImplementedError
+
+    def _make_native(self, seed: int) -> NativePart:
+        """The native engine.
+
+        Raises:
+            Unsupported: it does not train this.
+            MissingExtra: numba is not installed.
+        """
+        raise Unsupported(f"{self.name} has no native form")
+
+    def _prepare(self, seed: int) -> None:
+        """What the algorithm keeps beside all that: buffers, and numbers that it steers."""
+
+    def _advance(self) -> tuple[Lived, dict[str, float]]:
+        """Go on over one horizon and learn; what was lived, and statistics by name."""
+        raise NotImplementedError
+
+    def _distribution(self, observation: Floats, allowed: Bools | None) -> Distribution:
+        """The policy at (B, n) physical observations, where (B, n_outputs) choices are allowed, or all."""
+        raise NotImplementedError
+
+    def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What the algorithm keeps beside, for a checkpoint."""
+        return {}
+
+    def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what ``own_arrays`` gave."""
+
+    def _native(self, seed: int) -> NativePart | None:
         """The native engine, where the settings want it and it can serve; ``engine_note`` says why not."""
         self.engine_note = ""
         if self.settings.engine == "torch":
             return None
         try:
-            if not self.can_native:
-                raise Unsupported(f"{self.name} has no native form")
-            if not isinstance(self.net, ActorCritic):
-                raise Unsupported("a network of your own is torch's")
-            return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
+            return self._make_native(seed)
         except (Unsupported, MissingExtra) as error:
             if self.settings.engine == "native":
                 raise
@@ -196,15 +268,11 @@ class Learner:
         if self.deployable:
             self.last_good = self.policy()
 
-    def update(self, rollout: Rollout | Experience) -> dict[str, float]:
-        """Learn from one rollout; returns statistics by name."""
-        raise NotImplementedError
-
     def learn(self, steps: int | None = None, callback: Callback | None = None) -> Learner:
         """Train on.
 
         Args:
-            steps: environment steps to add, rounded up to whole rollouts; None goes on to ``settings.steps``.
+            steps: environment steps to add, rounded up to whole horizons; None goes on to ``settings.steps``.
             callback: called after each update; what it raises ends the training, False ends it in peace. Numbers that it returns are for
                 whoever logs: ``puffer_edge.train.train`` does.
 
@@ -216,19 +284,17 @@ class Learner:
         with _one_thread():
             while self.steps < target:
                 began = time.perf_counter()
-                with self.phases("collect"):
-                    rollout = self._collect()
+                lived, statistics = self._advance()
                 with self.phases("update"):
-                    statistics = self.update(rollout)
-                    self._finish(rollout, statistics)
-                rate = rollout.reward.size / (time.perf_counter() - began)
-                metrics = self._metrics(rollout, statistics, rate)
+                    self._finish(lived, statistics)
+                rate = lived.reward.size / (time.perf_counter() - began)
+                metrics = self._metrics(lived, statistics, rate)
                 progress = Progress(self.steps, target, time.perf_counter() - start, rate, metrics["ep_rew_mean"], metrics)
                 if callback is not None and callback(progress) is False:
                     break
         return self
 
-    def inputs(self, observation: Floats) -> torch.Tensor:
+    def inputs(self, observation: npt.NDArray[Any]) -> torch.Tensor:
         """(B, n) physical observations as what the networks take."""
         return torch.from_numpy(self._normalizer(observation).astype(np.float32))
 
@@ -276,15 +342,6 @@ class Learner:
             found = self._distribution(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask))
             action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
         return self.physical(action).reshape(*x.shape[:-1], -1), None
-
-    def _distribution(self, observation: Floats, allowed: Bools | None) -> Distribution:
-        """The policy at (B, n) physical observations, where (B, n_outputs) choices are allowed, or all."""
-        inputs = self.inputs(observation)
-        masks = () if allowed is None else (torch.from_numpy(allowed),)
-        if isinstance(self.net, ActorCritic):
-            return self.net.distribution(inputs, *masks)
-        policy: Distribution = self.net(inputs, *masks)[0]
-        return policy
 
     @property
     def deployable(self) -> bool:
@@ -342,58 +399,6 @@ class Learner:
 
         return checkpoint.load(cls, path, environment, network)
 
-    def _collect(self) -> Rollout | Experience:
-        if self.native is None:
-            rollout: Rollout | Experience = self._collect_in_torch()
-        else:
-            rollout = self.native.collect(self._normalizer)
-            self.recent_returns.extend(rollout.returns.tolist())
-            self.recent_lengths.extend(rollout.lengths.tolist())
-        if rollout.alive.sum() < (2 if self.settings.normalize_advantage else 1):
-            raise InvalidInput(
-                f"{self.environment.name}: its agents acted {rollout.alive.sum()} times in {self.settings.horizon} steps of {self.settings.rows} "
-                "environments: there is nothing to learn from; take a longer horizon or more rows"
-            )
-        if self.reward_scale is not None:
-            self.reward_scale.update(rollout.reward, rollout.terminated | rollout.truncated, rollout.alive)
-        return rollout
-
-    def _collect_in_torch(self) -> Rollout:
-        rollout, plant = self._rollout, self.plant
-        if isinstance(plant, Fleet):
-            return self._collect_asynchronously(plant)
-        assert plant is not None
-        observation, allowed = self.environment.contract.physical_observation(plant.last), plant.allowed
-        for t in range(self.settings.horizon):
-            with self.phases("policy"), torch.inference_mode():
-                action = self._sample(self._distribution(observation, allowed))
-            with self.phases("environment"):
-                step = plant.step(self.physical(action))
-            rollout.write(t, observation, allowed, action, step)
-            self._count(slice(None), plant, step)
-            if self.held_noise is not None:
-                self.held_noise.end(step.terminated | step.truncated)
-            observation, allowed = step.observation, step.allowed
-        return self._sound(rollout)
-
-    def _collect_asynchronously(self, fleet: Fleet) -> Rollout:
-        rollout = self._rollout
-
-        def act(observation: Floats, allowed: Bools | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Floats]:
-            with torch.inference_mode():
-                policy = self._distribution(observation, allowed)
-                sampled = policy.sample(self.noise_rng)
-                return sampled.numpy(), policy.log_prob(sampled).numpy(), self.physical(sampled.numpy())
-
-        def write(t: int, rows: slice, sent: Sent, lag: int, plant: Plant, step: StepResult) -> None:
-            rollout.write(t, sent.observation, sent.allowed, sent.action, step, rows)
-            assert rollout.log_prob is not None
-            rollout.log_prob[t, rows], rollout.lag[t, rows] = sent.log_prob, lag
-            self._count(rows, plant, step)
-
-        fleet.collect(self.settings.horizon, act, write)
-        return self._sound(rollout)
-
     def _count(self, rows: slice, plant: Plant, step: StepResult) -> None:
         """Take a step of these rows into the episodes' returns and lengths."""
         returns = self.episode_return[rows]
@@ -402,13 +407,6 @@ class Learner:
             self.recent_returns.append(float(returns[k]))
             self.recent_lengths.append(int(step.length[k]))
             returns[k] = 0.0
-
-    def _sound(self, rollout: Rollout) -> Rollout:
-        if not np.isfinite(rollout.reward).all():
-            t, row = np.argwhere(~np.isfinite(rollout.reward))[0].tolist()
-            found = rollout.reward[t, row]
-            raise Diverged(f"{self.environment.name} gave the reward {found} in row {row}, step {t} of the horizon that began at step {self.steps}")
-        return rollout
 
     def _sample(self, policy: Distribution) -> npt.NDArray[Any]:
         """(N,) choices or (N, m) outputs for the rows of the rollout."""
@@ -419,41 +417,35 @@ class Learner:
         actions: npt.NDArray[Any] = sampled.numpy()
         return actions
 
-    def _finish(self, rollout: Rollout | Experience, statistics: Mapping[str, float]) -> None:
+    def _finish(self, lived: Lived, statistics: Mapping[str, float]) -> None:
         """Count the steps, take the observations into the normaliser, and see that no number has run away."""
-        self.steps += rollout.reward.size
-        bad = [name for name in ("policy_loss", "value_loss") if not np.isfinite(statistics.get(name, 0.0))]
+        self.steps += lived.reward.size
+        bad = [name for name in self.losses if not np.isfinite(statistics.get(name, 0.0))]
         bad += [name for name, p in self.net.named_parameters() if not bool(torch.isfinite(p).all())]
         if bad:
             raise Diverged(
                 f"the training diverged at step {self.steps}: {', '.join(bad)} is NaN or infinite; "
                 f"{self._kept()}; try a lower learning_rate than {self.settings.learning_rate:g}"
             )
-        seen = rollout.observation.reshape(-1, rollout.observation.shape[-1])
-        if not rollout.alive.all():
-            seen = seen[rollout.alive.ravel()]
-        if self.native is not None:
-            self.moments.merge(len(seen), *self.native.engine.moments(seen))
-        else:
-            self.moments.update(seen)
+        seen = lived.observation.reshape(-1, lived.observation.shape[-1])
+        self._take_in(seen if lived.alive.all() else seen[lived.alive.ravel()])
         self.refresh()
+
+    def _take_in(self, seen: Floats) -> None:
+        """(k, n) physical observations into the normaliser."""
+        self.moments.update(seen)
 
     def _kept(self) -> str:
         return f"the policy of step {self.last_good.origin['steps']} is kept" if self.deployable else "nothing of it is kept"
 
-    def _metrics(self, rollout: Rollout | Experience, statistics: Mapping[str, float], rate: float) -> dict[str, float]:
+    def _metrics(self, lived: Lived, statistics: Mapping[str, float], rate: float) -> dict[str, float]:
         nan = float("nan")
         return {
             "steps": self.steps,
             "ep_rew_mean": float(np.mean(self.recent_returns)) if self.recent_returns else nan,
             "ep_len_mean": float(np.mean(self.recent_lengths)) if self.recent_lengths else nan,
-            "cost_rate": float(rollout.cost.sum()) / float(rollout.alive.sum()),
-            "intervention_rate": rollout.intervention_rate,
-            **(
-                {"policy_lag": float(rollout.lag.mean()), "policy_lag_max": float(rollout.lag.max())}
-                if isinstance(self.plant, Fleet) and isinstance(rollout, Rollout)
-                else {}
-            ),
+            "cost_rate": float(lived.cost.sum()) / float(lived.alive.sum()),
+            "intervention_rate": lived.intervention_rate,
             **statistics,
             "steps_per_second": rate,
             **self.phases.take(),

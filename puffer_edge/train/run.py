@@ -18,7 +18,7 @@ from puffer_edge.find import choose, names
 from puffer_edge.policy import Policy
 from puffer_edge.train import algorithms, lock
 from puffer_edge.train.log import Log
-from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import preset, read_run
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     shield: bool | Sequence[Mapping[str, Any]] = True,
     progress: Callback | Sequence[Callback] | None = None,
-    settings: PPOSettings | None = None,
+    settings: Settings | None = None,
     writers: Sequence[Writer] = (),
 ) -> Run:
     """Train a policy and write a run.

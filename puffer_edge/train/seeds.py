@@ -17,7 +17,7 @@ from puffer_edge.errors import Diverged, InvalidInput
 from puffer_edge.files import write_atomic
 from puffer_edge.train import curve, iqm
 from puffer_edge.train.run import CURVE, Run, train
-from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings import Settings
 
 SUMMARY = "seeds.json"
 MAX_SEEDS = 1000
@@ -68,7 +68,7 @@ def train_seeds(
     algorithm: str = "ppo",
     out: str | os.PathLike[str] | None = None,
     shield: bool | Sequence[Mapping[str, Any]] = True,
-    settings: PPOSettings | None = None,
+    settings: Settings | None = None,
     processes: int | None = None,
     watch: Watcher | None = None,
 ) -> Seeds:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from puffer_edge.errors import InvalidInput
 
@@ -25,18 +25,30 @@ CHOICES = {
 """What a setting that is a word may be."""
 
 
+Own = TypeVar("Own", bound="Settings")
+
+
 @dataclass(frozen=True)
-class PPOSettings:
-    """Settings of PPO; the defaults suit small control tasks of 10⁵ steps or so.
+class Settings:
+    """What all algorithms are set by.
 
     Raises:
         InvalidInput: a value out of its range.
     """
 
+    ALGORITHM: ClassVar[str] = "a training"
+    WHOLE: ClassVar[tuple[str, ...]] = ("steps", "rows", "horizon", "hold", "evaluations", "evaluation_episodes", "checkpoints")
+    """Whole numbers of at least 1."""
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
+        ("learning_rate", 0.0, 1.0),
+        ("discount", 0.0, 1.0),
+        ("log_std", -5.0, 2.0),
+        ("step_timeout_s", 0.01, 1e6),
+    )
+    FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation",)
+
     engine: str = "auto"
     """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
-    kernels: str = "auto"
-    """Of the torch engine: forward and backward passes in C under autograd ("native"), by torch's modules, or "auto": in C where they can."""
     threads: int = 0
     """Of the native engine and kernels; 0: all cores, or one for small minibatches. The bits do not depend on them."""
     vector: str = "auto"
@@ -45,14 +57,97 @@ class PPOSettings:
     not wait for each other; no two runs are alike then."""
     workers: int = 0
     """Processes of them; 0: one for each core, two for each where they do not wait for each other."""
-    batch: int = 0
-    """Of "asynchronous": workers to wait for before the policy acts for them; 0: half of them."""
     step_timeout_s: float = 60.0
     """A worker that does not answer for so long ends the training."""
     steps: int = 200_000
-    """Environment steps of a whole training; the learning rate falls to zero over them."""
+    """Environment steps of a whole training."""
     rows: int = 16
     """Environments stepped side by side."""
+    horizon: int = 64
+    """Steps of every environment between two rows of the log; the normaliser stays as it is meanwhile."""
+    learning_rate: float = 1e-3
+    """Adam's learning rate at the start."""
+    schedule: str = "linear"
+    """How the learning rate goes over the steps: "constant", "linear" or "cosine", the last two to zero."""
+    discount: float = 0.99
+    """γ."""
+    normalize_observation: bool = True
+    """Whiten observations by their running moments."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the actor's hidden layers."""
+    activation: str = "relu"
+    """"relu" or "tanh"; relu is the cheaper one on a microcontroller."""
+    exploration: str = "independent"
+    """Noise of a continuous head: "independent" at every step, or "state": a function of the state that is held for a while (gSDE)."""
+    hold: int = 4
+    """Steps for which "state" holds its function."""
+    log_std: float = 0.0
+    """Start of the Gaussian's log standard deviation, in units of half the action range; unused for discrete heads."""
+    evaluations: int = 10
+    """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
+    evaluation_episodes: int = 50
+    """Episodes of each of them."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints, beside the one after every evaluation; None writes those alone."""
+    checkpoints: int = 3
+    """Checkpoints kept: so many of the latest, and the one of the best evaluation."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+
+    def learning_rate_at(self, steps: int) -> float:
+        """The schedule's learning rate after so many steps."""
+        done = min(steps / self.steps, 1.0)
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
+        return self.learning_rate * factor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls: type[Own], values: Mapping[str, Any]) -> Own:
+        """Settings from a mapping; what is absent keeps its default.
+
+        Raises:
+            InvalidInput: an unknown key, or a value out of range.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise InvalidInput(f"{cls.ALGORITHM} has no setting {', '.join(unknown)}: it has {', '.join(known)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class PPOSettings(Settings):
+    """Settings of PPO; the defaults suit small control tasks of 10⁵ steps or so.
+
+    Raises:
+        InvalidInput: a value out of its range.
+    """
+
+    ALGORITHM: ClassVar[str] = "PPO"
+    WHOLE: ClassVar[tuple[str, ...]] = (*Settings.WHOLE, "epochs", "minibatch", "accumulate")
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
+        *Settings.RANGES,
+        ("trace_decay", 0.0, 1.0),
+        ("clip", 0.0, 1.0),
+        ("value_weight", 0.0, math.inf),
+        ("value_clip", 0.0, math.inf),
+        ("entropy_weight", 0.0, math.inf),
+        ("kl_weight", 0.0, math.inf),
+        ("max_grad_norm", 0.0, math.inf),
+    )
+    FLAGS: ClassVar[tuple[str, ...]] = (*Settings.FLAGS, "scale_reward", "normalize_advantage", "amp", "shared")
+
+    kernels: str = "auto"
+    """Of the torch engine: forward and backward passes in C under autograd ("native"), by torch's modules, or "auto": in C where they can."""
+    batch: int = 0
+    """Of "asynchronous": workers to wait for before the policy acts for them; 0: half of them."""
     horizon: int = 64
     """Steps of every environment between two updates."""
     epochs: int = 10
@@ -61,12 +156,6 @@ class PPOSettings:
     """Samples of one gradient step."""
     accumulate: int = 1
     """Parts that a minibatch's gradient is added up from; the result is that of the whole, in less memory."""
-    learning_rate: float = 1e-3
-    """Adam's learning rate at the start."""
-    schedule: str = "linear"
-    """How the learning rate goes over the steps: "constant", "linear" or "cosine", the last two to zero."""
-    discount: float = 0.99
-    """γ."""
     trace_decay: float = 0.95
     """λ of generalised advantage estimation."""
     clip: float = 0.2
@@ -96,64 +185,23 @@ class PPOSettings:
     """The target; None: none of the three."""
     kl_weight: float = 1.0
     """β at the start, for "penalty"."""
-    normalize_observation: bool = True
-    """Whiten observations by their running moments."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the actor, and of the critic."""
     shared: bool = False
     """Let the critic use the actor's hidden layers: half the arithmetic."""
-    activation: str = "relu"
-    """"relu" or "tanh"; relu is the cheaper one on a microcontroller."""
-    log_std: float = 0.0
-    """Start of the Gaussian's log standard deviation, in units of half the action range; unused for discrete heads."""
-    exploration: str = "independent"
-    """Noise of a continuous head: "independent" at every step, or "state": a function of the state that is held for a while (gSDE)."""
-    hold: int = 4
-    """Steps for which "state" holds its function."""
     scale_reward: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
     amp: bool = False
     """Run the torch engine's networks in bfloat16 during an update; weights and optimiser stay float32."""
-    evaluations: int = 10
-    """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
-    evaluation_episodes: int = 50
-    """Episodes of each of them."""
-    checkpoint_every: int | None = None
-    """Steps between two checkpoints, beside the one after every evaluation; None writes those alone."""
-    checkpoints: int = 3
-    """Checkpoints kept: so many of the latest, and the one of the best evaluation."""
 
     def __post_init__(self) -> None:
-        _check(self)
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-
-    def learning_rate_at(self, steps: int) -> float:
-        """The schedule's learning rate after so many steps."""
-        done = min(steps / self.steps, 1.0)
-        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
-        return self.learning_rate * factor
+        super().__post_init__()
+        _check_ppo(self)
 
     def entropy_weight_at(self, steps: int) -> float:
         """The entropy bonus's weight after so many steps."""
         final = self.entropy_weight if self.entropy_final is None else self.entropy_final
         return self.entropy_weight + (final - self.entropy_weight) * min(steps / self.steps, 1.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "hidden": list(self.hidden)}
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> PPOSettings:
-        """Settings from a mapping; what is absent keeps its default.
-
-        Raises:
-            InvalidInput: an unknown key, or a value out of range.
-        """
-        known = [f.name for f in fields(PPOSettings)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InvalidInput(f"PPO has no setting {', '.join(unknown)}: it has {', '.join(known)}")
-        return PPOSettings(**values)
 
 
 def cores() -> int:
@@ -169,57 +217,66 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check(s: PPOSettings) -> None:
-    for name in ("steps", "rows", "horizon", "epochs", "minibatch", "accumulate", "hold", "evaluations", "evaluation_episodes", "checkpoints"):
+def _check(s: Settings) -> None:
+    for name in s.WHOLE:
         value = getattr(s, name)
         if not _is_whole(value) or value < 1:
             raise InvalidInput(f"{name} must be a whole number of at least 1, not {value!r}")
     if s.checkpoint_every is not None and not (_is_whole(s.checkpoint_every) and s.checkpoint_every >= 1):
         raise InvalidInput(f"checkpoint_every must be a whole number of at least 1 or None, not {s.checkpoint_every!r}")
-    for name, low, high in (
-        ("learning_rate", 0.0, 1.0),
-        ("discount", 0.0, 1.0),
-        ("trace_decay", 0.0, 1.0),
-        ("clip", 0.0, 1.0),
-        ("value_weight", 0.0, math.inf),
-        ("value_clip", 0.0, math.inf),
-        ("entropy_weight", 0.0, math.inf),
-        ("kl_weight", 0.0, math.inf),
-        ("max_grad_norm", 0.0, math.inf),
-        ("log_std", -5.0, 2.0),
-        ("step_timeout_s", 0.01, 1e6),
-    ):
+    for name, low, high in s.RANGES:
         value = getattr(s, name)
         if not _is_number(value) or not low <= value <= high:
             raise InvalidInput(f"{name} must lie in {low:g} … {high:g}, not {value!r}")
+    check_widths("hidden", s.hidden)
+    if not _is_whole(s.threads) or not 0 <= s.threads <= 256:
+        raise InvalidInput(f"threads must lie in 1 … 256, or be 0 for all cores, not {s.threads!r}")
+    if not _is_whole(s.workers) or not 0 <= s.workers <= s.rows:
+        raise InvalidInput(f"workers must lie in 1 … {s.rows}, the rows, or be 0 for one on each core, not {s.workers!r}")
+    for name in s.FLAGS:
+        if not isinstance(getattr(s, name), bool):
+            raise InvalidInput(f"{name} must be true or false, not {getattr(s, name)!r}")
+    for name, choices in CHOICES.items():
+        value = getattr(s, name, choices[0])
+        if value not in choices:
+            raise InvalidInput(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def check_widths(name: str, widths: Any) -> None:
+    """See that these are widths of hidden layers.
+
+    Raises:
+        InvalidInput: they are not.
+    """
+    if not isinstance(widths, (tuple, list)) or not widths or not all(_is_whole(width) and 1 <= width <= 4096 for width in widths):
+        raise InvalidInput(f"{name} must name at least one width, each 1 … 4096, not {widths!r}")
+
+
+def check_above(s: Settings, name: str, above: float) -> None:
+    """See that a setting is None or a finite number above another.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    value = getattr(s, name)
+    if value is not None and not (_is_number(value) and above < value < math.inf):
+        raise InvalidInput(f"{name} must be a number above {above:g} or None, not {value!r}")
+
+
+def _check_ppo(s: PPOSettings) -> None:
     if s.rows * s.horizon < 2:
         raise InvalidInput("an update needs at least 2 samples: raise rows or horizon")
     if s.rows * s.horizon > MAX_SAMPLES:
         raise InvalidInput(f"an update of {s.rows:,} rows × {s.horizon:,} steps has more than {MAX_SAMPLES:,} samples: lower rows or horizon")
-    for name, above in (("target_kl", 0.0), ("dual_clip", 1.0)):
-        value = getattr(s, name)
-        if value is not None and not (_is_number(value) and above < value < math.inf):
-            raise InvalidInput(f"{name} must be a number above {above:g} or None, not {value!r}")
+    check_above(s, "target_kl", 0.0)
+    check_above(s, "dual_clip", 1.0)
     if s.entropy_final is not None and not (_is_number(s.entropy_final) and 0 <= s.entropy_final < math.inf):
         raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
-    if not isinstance(s.hidden, (tuple, list)) or not s.hidden or not all(_is_whole(width) and 1 <= width <= 4096 for width in s.hidden):
-        raise InvalidInput(f"hidden must name at least one width, each 1 … 4096, not {s.hidden!r}")
-    if not _is_whole(s.threads) or not 0 <= s.threads <= 256:
-        raise InvalidInput(f"threads must lie in 1 … 256, or be 0 for all cores, not {s.threads!r}")
     if not _is_whole(s.batch) or s.batch < 0:
         raise InvalidInput(f"batch must be a whole number that is not negative, not {s.batch!r}")
     if s.vector == "asynchronous" and s.exploration == "state":
         raise InvalidInput("exploration 'state' holds its noise over steps that all rows make together: take vector = 'processes'")
-    if not _is_whole(s.workers) or not 0 <= s.workers <= s.rows:
-        raise InvalidInput(f"workers must lie in 1 … {s.rows}, the rows, or be 0 for one on each core, not {s.workers!r}")
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:
         raise InvalidInput(f"a minibatch of {s.minibatch} samples cannot be added up from {s.accumulate} parts")
-    for name in ("scale_reward", "normalize_advantage", "normalize_observation", "amp", "shared"):
-        if not isinstance(getattr(s, name), bool):
-            raise InvalidInput(f"{name} must be true or false, not {getattr(s, name)!r}")
-    for name, choices in CHOICES.items():
-        value = getattr(s, name)
-        if value not in choices:
-            raise InvalidInput(f"{name} must be one of {', '.join(choices)}, not {value!r}")

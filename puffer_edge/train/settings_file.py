@@ -21,17 +21,18 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from puffer_edge import find
 from puffer_edge.errors import InvalidInput
 from puffer_edge.intake.contract_toml import load_toml
-from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.sac_settings import SACSettings
+from puffer_edge.train.settings import PPOSettings, Settings
 
 PRESETS = "puffer_edge.train.presets"
 ABOUT_A_RUN = ("format", "environment", "algorithm", "seed", "shield", "versions")
 """Keys of a run's file that are no settings."""
-ALGORITHMS = {"ppo": PPOSettings}
+ALGORITHMS: dict[str, type[Settings]] = {"ppo": PPOSettings, "sac": SACSettings}
 """The settings of each algorithm."""
 NONE = "none"
 _OPTIONAL = {name: {f.name for f in dataclasses.fields(kind) if "None" in str(f.type)} for name, kind in ALGORITHMS.items()}
@@ -42,21 +43,32 @@ def preset_names() -> tuple[str, ...]:
     return find.names(PRESETS, ".toml")
 
 
-def preset(environment: str, algorithm: str = "ppo") -> PPOSettings:
-    """Settings for an environment: its preset, or the defaults where it has none.
+@overload
+def preset(environment: str, algorithm: Literal["ppo"] = "ppo") -> PPOSettings: ...
+@overload
+def preset(environment: str, algorithm: str) -> Settings: ...
+def preset(environment: str, algorithm: str = "ppo") -> Settings:
+    """Settings for an environment: its preset, or the defaults where it has none for the algorithm.
 
     Raises:
         InvalidInput: an unknown algorithm.
     """
-    file = find.folder(PRESETS) / f"{environment}.toml"
-    return ALGORITHMS[find.choose("algorithm", algorithm, ALGORITHMS)].from_dict(
-        read_settings(file, algorithm) if environment in preset_names() else {}
-    )
+    kind, file = ALGORITHMS[find.choose("algorithm", algorithm, ALGORITHMS)], find.folder(PRESETS) / f"{environment}.toml"
+    return kind.from_dict(read_settings(file, algorithm) if environment in preset_names() and algorithm in load_toml(file)[0] else {})
 
 
+@overload
+def settings_for(
+    environment: str,
+    file: str | os.PathLike[str] | None = None,
+    algorithm: Literal["ppo"] = "ppo",
+    changes: Mapping[str, Any] | None = None,
+) -> PPOSettings: ...
+@overload
+def settings_for(environment: str, file: str | os.PathLike[str] | None, algorithm: str, changes: Mapping[str, Any] | None = None) -> Settings: ...
 def settings_for(
     environment: str, file: str | os.PathLike[str] | None = None, algorithm: str = "ppo", changes: Mapping[str, Any] | None = None
-) -> PPOSettings:
+) -> Settings:
     """Resolve settings: preset, then the user's file, then single changes.
 
     Args:

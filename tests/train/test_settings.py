@@ -21,7 +21,7 @@ def test_round_trip_through_json() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr": 1.0}, "no setting lr: it has engine, kernels, threads, vector"),
+        ({"lr": 1.0}, "no setting lr: it has engine, threads, vector"),
         ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
         ({"rows": 2.5}, "rows must be a whole number"),
         ({"epochs": True}, "epochs"),

@@ -29,8 +29,8 @@ import torch
 from torch import nn
 
 from puffer_edge.train.advantages import advantages
-from puffer_edge.train.loop import Learner
 from puffer_edge.train.native.learner import Experience
+from puffer_edge.train.on_policy import OnPolicy
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 
@@ -131,11 +131,10 @@ def critic_loss(value: torch.Tensor, batch: Batch, settings: PPOSettings) -> tor
     return squared.mean()
 
 
-class PPO(Learner):
+class PPO(OnPolicy):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"
-    can_native = True
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Several epochs of gradient steps on one rollout."""

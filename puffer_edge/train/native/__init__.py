@@ -82,6 +82,11 @@ def _open(path: Path) -> Any:
         "pe_engine_update": (i32, (p, p)),
         "pe_engine_moments": (None, (p, i64, i32, p, p, p, p)),
         "pe_engine_order": (i32, (p, p, i32, p)),
+        "pe_sac_new": (p, (i32, p, ctypes.c_char_p, i32)),
+        "pe_sac_free": (None, (p,)),
+        "pe_sac_flat": (i64, (p,)),
+        "pe_sac_start": (None, (p, p)),
+        "pe_sac_run": (i32, (p, p)),
         "pe_native_philox": (None, (p, p, p)),
         "pe_native_functions": (None, (i64, *[p] * 6)),
     }

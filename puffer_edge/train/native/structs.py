@@ -9,6 +9,7 @@ from typing import Any
 MOST_LAYERS, MOST_NETWORKS, MOST_GROUPS, MOST_OUTPUTS, BLOCK = 4, 3, 16, 256, 48
 MOST_ACTIONS, MOST_STEPS, ENVIRONMENT_VERSION = 64, 2**31 - 1, 2
 STATISTICS = ("policy_loss", "value_loss", "cost_value_loss", "entropy", "approx_kl", "clip_fraction")
+SAC_STATISTICS = ("critic_loss", "actor_loss", "temperature_loss", "entropy", "temperature", "value")
 FAULTS = {1: "an observation", 2: "a reward", 3: "a cost", 4: "a first observation"}
 FIRST_OBSERVATION, NO_CHOICE = 4, 5
 VALUE_FORMS = ("plain", "clipped", "clamped")
@@ -73,4 +74,25 @@ Environment = _structure(
     [(name, c_uint32) for name in ("version", "size", "agents", "n_state", "n_observation", "n_action", "n_parameters", "max_steps")]
     + _pointers("reset_many", "step_many", "allow_many")
     + [("n_choices", c_uint32), ("unused", c_uint32)],
+)
+SacShape = _structure(
+    "SacShape",
+    [(name, c_int32) for name in ("inputs", "numbers", "hidden", "critic_hidden")]
+    + [(name, c_int32 * (MOST_LAYERS - 1)) for name in ("widths", "critic_widths")]
+    + [("activation", c_int32), ("state_noise", c_int32)],
+)
+Ring = _structure("Ring", [("rows", c_int64), ("slots", c_int64), *_pointers("observation", "action", "reward", "cost", "kind", "place")])
+Sac = _structure(
+    "Sac",
+    [("env", c_void_p), ("ring", Ring)]
+    + [(name, c_int64) for name in ("horizon", "batch", "warmup")]
+    + [(name, c_int32) for name in ("every", "updates", "n_step", "hold")]
+    + [("seed", c_uint32), ("unused", c_int32)]
+    + [(name, c_double) for name in ("discount", "follow", "target_entropy", "beta1", "beta2", "epsilon")]
+    + [(name, c_double) for name in ("actor_rate", "critic_rate", "temperature_rate")]
+    + _pointers("state", "parameters", "observed", "step", "elapsed", "episode_return", "episode_cost", "noise", "age", "ticks", "drawn")
+    + [*_pointers("mean", "deviation"), ("clip", c_double), *_pointers("scale", "offset")]
+    + _pointers("flat", "first", "second", "target", "adam_steps")
+    + _pointers("seen", "reward", "cost", "finished_return", "finished_cost", "finished_length")
+    + [("statistics", c_double * len(SAC_STATISTICS)), ("updates_done", c_int64), ("fault", c_int64 * 3)],
 )

@@ -119,6 +119,9 @@ static void unpack(const engine *e, const real *packed, real *flat)
 #include "pe_rollout.c"
 #include "pe_update.c"
 
+#include "pe_batch.c"
+#include "pe_sac.c"
+
 API int32_t pe_native_version(void) { return PE_NATIVE_VERSION; }
 API int32_t pe_native_env_version(void) { return PE_ENV_VERSION; }
 API int32_t pe_native_real(void) { return (int32_t)sizeof(real); }

@@ -1,0 +1,111 @@
+"""Speed of SAC, and what it learns.
+
+Speed: Pendulum, the whole loop, one environment and one gradient step a step, so that steps and updates per second are the same number. Ours
+and Stable-Baselines3's take turns in one run, each in a process of its own; the median of the turns counts, and a machine that does
+something else meanwhile does it to both. sbx is shown as it was recorded once on such a machine (2026-11-20).
+
+Learning: the presets, seed by seed; return of the policy kept, its deterministic head without a shield, over 100 fresh episodes.
+
+python benchmarks/sac.py [--seeds 5] [--turns 3] [--seconds 5] [--peer-python PYTHON]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from record import save, show
+
+from puffer_edge.envs.sanity.double_integrator import OPTIMUM
+from puffer_edge.train import SACSettings, train
+from puffer_edge.train.algorithms.sac import SAC
+from puffer_edge.train.settings import cores
+
+SIZES = (((256, 256), 256), ((64, 64), 100))
+RECORDED = {(256, 256): 197.0, (64, 64): 655.0}
+"""Of sbx 0.28."""
+TASKS = {"pendulum": -180.0, "mountain_car_continuous": 90.0, "double_integrator": 1.03 * OPTIMUM}
+
+
+def ours(engine: str, threads: int, hidden: tuple[int, ...], minibatch: int, seconds: float) -> float:
+    """Steps per second of one of our engines."""
+    settings = SACSettings(engine=engine, threads=threads, hidden=hidden, minibatch=minibatch, warmup=256, horizon=64, learning_rate=3e-4)
+    learner = SAC("pendulum", settings, shield=False)
+    learner.learn(320)
+    before, began = learner.steps, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        learner.learn(settings.horizon)
+    return (learner.steps - before) / (time.perf_counter() - began)
+
+
+def theirs(python: str, hidden: tuple[int, ...], minibatch: int, seconds: float) -> float | None:
+    """Steps per second of Stable-Baselines3; None where it is not installed."""
+    setting = {"hidden": hidden, "minibatch": minibatch, "threads": 1, "seconds": seconds}
+    script = Path(__file__).with_name("sac_peer.py")
+    ended = subprocess.run([python, str(script), "stable_baselines3", json.dumps(setting)], capture_output=True, text=True, check=False)
+    if ended.returncode == 3:
+        return None
+    ended.check_returncode()
+    return float(json.loads(ended.stdout.splitlines()[-1])["steps_per_s"])
+
+
+def speeds(turns: int, seconds: float, python: str) -> list[dict[str, Any]]:
+    """A row for each size and engine."""
+    found = []
+    kinds = {f"native, {n} thread{'s' * (n > 1)}": ("native", n) for n in sorted({1, cores()})} | {"torch": ("torch", 1)}
+    for hidden, minibatch in SIZES:
+        rates: dict[str, list[float]] = {name: [] for name in (*kinds, "stable-baselines3")}
+        for _ in range(turns):
+            for name, (engine, threads) in kinds.items():
+                rates[name].append(ours(engine, threads, hidden, minibatch, seconds))
+            peer = theirs(python, hidden, minibatch, seconds)
+            rates["stable-baselines3"] += [] if peer is None else [peer]
+        peer = median(rates["stable-baselines3"]) if rates["stable-baselines3"] else None
+        for name, seen in rates.items():
+            if seen:
+                rate = median(seen)
+                row = {"hidden": list(hidden), "minibatch": minibatch, "engine": name, "updates_per_s": round(rate), "best_per_s": round(max(seen))}
+                found.append(row | {"of_sb3": rate / peer if peer else None, "of_sbx_recorded": rate / RECORDED[hidden]})
+    return found
+
+
+def learnt(seeds: int) -> list[dict[str, Any]]:
+    """A row for each task."""
+    found = []
+    for name, wanted in TASKS.items():
+        returns, seconds = [], []
+        for seed in range(seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                run = train(name, "sac", seed=seed, out=Path(folder) / "run", shield=False)
+            returns.append(round(run.result["evaluation"]["return"], 3))
+            seconds.append(run.result["seconds"])
+        row = {"environment": name, "steps": run.result["steps"], "wanted": round(wanted, 3), "reached": sum(r >= wanted for r in returns)}
+        found.append(row | {"seeds": seeds, "returns": returns, "median_s": round(median(seconds), 1)})
+    return found
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--peer-python", default=sys.executable)
+    options = parser.parse_args()
+    speed = speeds(options.turns, options.seconds, options.peer_python)
+    show("SAC on Pendulum, one update a step", speed)
+    learning = learnt(options.seeds)
+    show("what it learns", learning)
+    settings = {"seeds": options.seeds, "turns": options.turns, "seconds": options.seconds}
+    save("sac", settings=settings, rows=[*speed, *learning])
+
+
+if __name__ == "__main__":
+    main()
