@@ -23,7 +23,7 @@ from puffer_edge.train import iqm, preset
 from puffer_edge.train.algorithms.ppo import PPO
 from puffer_edge.train.rollout import Rollout
 
-TASKS = (("cartpole", 20_000), ("cartpole", 50_000), ("acrobot", 100_000), ("pendulum", 50_000), ("servo", 50_000))
+TASKS = (("cartpole", 20_000), ("cartpole", 50_000), ("pendulum", 50_000), ("servo", 50_000))
 FACTORS = (3.0, 10.0, 30.0)
 """Of Adam's learning rate, for Muon's."""
 ALPHA, BETA = 0.8, 0.2
