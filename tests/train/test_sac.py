@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from puffer_edge import envs  # noqa: E402
 from puffer_edge.envs import closed_loop  # noqa: E402
-from puffer_edge.envs.sanity.double_integrator import OPTIMUM, PERIOD_S, STEPS  # noqa: E402
+from puffer_edge.envs.sanity.double_integrator import OPTIMUM, optimum  # noqa: E402
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported  # noqa: E402
 from puffer_edge.integer.reference import InFloat  # noqa: E402
 from puffer_edge.integer.shield import Shield  # noqa: E402
@@ -154,17 +154,6 @@ def test_numbers_that_run_away_end_the_training() -> None:
         learner.net.log_temperature.fill_(float("nan"))
     with pytest.raises(Diverged):
         learner.learn(64)
-
-
-def optimum(starts: Any) -> float:
-    """Mean return of the best policy from these starts: Riccati's difference equation over an episode."""
-    h = PERIOD_S
-    a, b = np.array([[1, h], [0, 1]]), np.array([[h * h / 2], [h]])
-    p = np.zeros((2, 2))
-    for _ in range(STEPS):
-        k = np.linalg.solve(h + b.T @ p @ b, b.T @ p @ a)
-        p = np.eye(2) * h + a.T @ p @ (a - b @ k)
-    return -float(np.einsum("ij,jk,ik->i", starts, p, starts).mean())
 
 
 def test_the_double_integrators_optimum_is_riccatis() -> None:

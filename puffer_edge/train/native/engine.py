@@ -85,7 +85,56 @@ class Shape:
         return ""
 
 
-class Engine:
+class Held:
+    """What the library holds for Python: freed with it, never copied, and called by one at a time.
+
+    Attributes:
+        threads: how many it has.
+        variant: instruction set; bits may differ between two of them.
+        real: type of the library's numbers.
+    """
+
+    free = ""
+    """Name of the function that frees it."""
+
+    def __init__(self, threads: int, variant: str, folder: Path) -> None:
+        if not 1 <= threads <= MOST_THREADS:
+            raise InvalidInput(f"threads must lie in 1 … {MOST_THREADS}, not {threads}")
+        self._library, self._engine, self._process, self._lock = load(variant, folder), None, os.getpid(), threading.Lock()
+        self.threads, self.variant = threads, str(self._library.variant)
+        self.real = np.dtype(np.float64 if self._library.pe_native_real() == 8 else np.float32)
+
+    def _make(self, name: str, *arguments: Any) -> None:
+        """Call the function that makes it.
+
+        Raises:
+            Unsupported: it says what it needs.
+        """
+        says = ctypes.create_string_buffer(200)
+        self._engine = getattr(self._library, name)(self.threads, *arguments, says, len(says))
+        if not self._engine:
+            raise Unsupported(f"the native trainer does not start: it needs {says.value.decode()}")
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None) and os.getpid() == self._process:  # a forked process has the memory, but not the threads
+            getattr(self._library, self.free)(self._engine)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an engine holds threads and cannot be copied: make another one of its shape")
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """A function of the library; one at a time, whatever Python threads do meanwhile.
+
+        Raises:
+            Unsupported: this process was forked from the one that made the engine, whose threads it lacks.
+        """
+        if os.getpid() != self._process:
+            raise Unsupported(f"this engine belongs to process {self._process}: after a fork, make one of its own for process {os.getpid()}")
+        with self._lock:
+            return getattr(self._library, name)(self._engine, *arguments)
+
+
+class Engine(Held):
     """Threads, and room for networks of one shape.
 
     Args:
@@ -103,14 +152,13 @@ class Engine:
         InvalidInput: the number of threads is out of range.
     """
 
+    free = "pe_engine_free"
+
     def __init__(self, shape: Shape, threads: int = 1, variant: str = "", folder: Path = HERE) -> None:
-        if not 1 <= threads <= MOST_THREADS:
-            raise InvalidInput(f"threads must lie in 1 … {MOST_THREADS}, not {threads}")
         if why := shape.why_not():
             raise Unsupported(f"the native trainer does not take these networks: {why}")
-        self._library, self._engine, self._process, self._lock = load(variant, folder), None, os.getpid(), threading.Lock()
-        self.shape, self.threads, self.variant = shape, threads, str(self._library.variant)
-        self.real = np.dtype(np.float64 if self._library.pe_native_real() == 8 else np.float32)
+        super().__init__(threads, variant, folder)
+        self.shape = shape
         networks, head = structs.Networks(), structs.Head()
         networks.networks, networks.activation = len(shape.networks), ACTIVATIONS.index(shape.activation)
         for k, widths in enumerate(shape.networks):
@@ -118,29 +166,8 @@ class Engine:
             networks.widths[k][: len(widths)] = list(widths)
         head.kind, head.groups, head.critics = KINDS.index(shape.kind), len(shape.sizes), shape.critics
         head.sizes[: len(shape.sizes)] = list(shape.sizes)
-        says = ctypes.create_string_buffer(200)
-        self._engine = self._library.pe_engine_new(threads, ctypes.byref(networks), ctypes.byref(head), says, len(says))
-        if not self._engine:
-            raise Unsupported(f"the native trainer does not start: it needs {says.value.decode()}")
+        self._make("pe_engine_new", ctypes.byref(networks), ctypes.byref(head))
         assert self._library.pe_engine_flat(self._engine) == shape.size
-
-    def __del__(self) -> None:
-        if getattr(self, "_engine", None) and os.getpid() == self._process:  # a forked process has the memory, but not the threads
-            self._library.pe_engine_free(self._engine)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("an engine holds threads and cannot be copied: make another one of its shape")
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """A function of the library; one at a time, whatever Python threads do meanwhile.
-
-        Raises:
-            Unsupported: this process was forked from the one that made the engine, whose threads it lacks.
-        """
-        if os.getpid() != self._process:
-            raise Unsupported(f"this engine belongs to process {self._process}: after a fork, make one of its own for process {os.getpid()}")
-        with self._lock:
-            return getattr(self._library, name)(self._engine, *arguments)
 
     def forward(self, parameters: Array, x: Array) -> Array:
         """(rows, outputs and values) of (rows, inputs)."""

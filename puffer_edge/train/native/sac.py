@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from puffer_edge.errors import InvalidInput, Unsupported
-from puffer_edge.train.native import HERE, load, structs
-from puffer_edge.train.native.engine import ACTIVATIONS, MOST_PARAMETERS, MOST_THREADS, Array, fill
+from puffer_edge.train.native import HERE, structs
+from puffer_edge.train.native.engine import ACTIVATIONS, MOST_PARAMETERS, Array, Held, fill
 from puffer_edge.train.replay import NO_STEP, Replay
 
 __all__ = ["SACEngine", "SACShape", "fill"]
@@ -70,7 +68,7 @@ def _size(widths: tuple[int, ...]) -> int:
     return sum(a * b + b for a, b in itertools.pairwise(widths))
 
 
-class SACEngine:
+class SACEngine(Held):
     """Threads, and room for networks of one shape.
 
     Args:
@@ -84,36 +82,19 @@ class SACEngine:
         InvalidInput: the number of threads is out of range.
     """
 
+    free = "pe_sac_free"
+
     def __init__(self, shape: SACShape, threads: int = 1, variant: str = "", folder: Path = HERE) -> None:
-        if not 1 <= threads <= MOST_THREADS:
-            raise InvalidInput(f"threads must lie in 1 … {MOST_THREADS}, not {threads}")
         if why := shape.why_not():
             raise Unsupported(f"the native trainer does not take these networks: {why}")
-        self._library, self._engine, self._process, self._lock = load(variant, folder), None, os.getpid(), threading.Lock()
-        self.shape, self.threads, self.variant = shape, threads, str(self._library.variant)
-        self.real = np.dtype(np.float64 if self._library.pe_native_real() == 8 else np.float32)
+        super().__init__(threads, variant, folder)
+        self.shape = shape
         s = structs.SacShape()
         s.inputs, s.numbers, s.hidden, s.critic_hidden = shape.inputs, shape.numbers, len(shape.hidden), len(shape.critic_hidden)
         s.widths[: s.hidden], s.critic_widths[: s.critic_hidden] = list(shape.hidden), list(shape.critic_hidden)
         s.activation, s.state_noise = ACTIVATIONS.index(shape.activation), shape.state_noise
-        says = ctypes.create_string_buffer(200)
-        self._engine = self._library.pe_sac_new(threads, ctypes.byref(s), says, len(says))
-        if not self._engine:
-            raise Unsupported(f"the native trainer does not start: it needs {says.value.decode()}")
+        self._make("pe_sac_new", ctypes.byref(s))
         assert self._library.pe_sac_flat(self._engine) == shape.size
-
-    def __del__(self) -> None:
-        if getattr(self, "_engine", None) and os.getpid() == self._process:  # a forked process has the memory, but not the threads
-            self._library.pe_sac_free(self._engine)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("an engine holds threads and cannot be copied: make another one of its shape")
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        if os.getpid() != self._process:
-            raise Unsupported(f"this engine belongs to process {self._process}: after a fork, make one of its own for process {os.getpid()}")
-        with self._lock:
-            return getattr(self._library, name)(self._engine, *arguments)
 
     def start(self, structure: Any) -> tuple[int, int, int]:
         """Start all environments afresh; returns what ``run`` does."""
