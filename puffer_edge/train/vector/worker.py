@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import parent_process, shared_memory
+from multiprocessing import connection, parent_process, shared_memory
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,8 @@ START, STEP, CLOSE = 1, 2, 3
 BUSY, DONE, FAILED = 0, 1, 2
 MESSAGE = 8192
 """Most bytes of an error's name and traceback."""
-LOOKS_S = 1.0
-"""How often a waiting worker looks whether its parent is still there."""
+GRACE_S = 1.0
+"""So long a worker whose parent has gone may take to finish its step and close its environments."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def views(sizes: Sizes, workers: int, buffer: Any) -> tuple[Rows, Any, Any]:
 def work(job: Job, go: Any, done: Any) -> None:
     """A worker's life, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    orphaned = threading.Event()
+    threading.Thread(target=_end_with_parent, args=(go, orphaned), daemon=True).start()
     memory = shared_memory.SharedMemory(job.memory)
     rows, control, messages = views(job.sizes, job.workers, memory.buf)
     mine = control[job.index]
@@ -77,7 +81,7 @@ def work(job: Job, go: Any, done: Any) -> None:
         living += [job.factory() for _ in range(job.first, job.last)]
         mine[STATUS] = DONE
         done.release()
-        while (command := _next(mine, go)) != CLOSE:
+        while (command := _next(mine, go, orphaned)) != CLOSE:
             for k, environment in enumerate(living, job.first):
                 mine[ROW] = k
                 if command == STEP:
@@ -98,13 +102,21 @@ def work(job: Job, go: Any, done: Any) -> None:
         os._exit(0)  # no exit handler of a library may hang a worker
 
 
-def _next(mine: Any, go: Any) -> int:
+def _next(mine: Any, go: Any, orphaned: threading.Event) -> int:
     """The next command, or CLOSE where the parent has gone."""
+    go.acquire()
+    return CLOSE if orphaned.is_set() else int(mine[COMMAND])
+
+
+def _end_with_parent(go: Any, orphaned: threading.Event) -> None:
+    """When the parent has gone, wake the worker to close; end it where a step hangs (one that holds Python's lock cannot be ended so)."""
     parent = parent_process()
-    while not go.acquire(timeout=LOOKS_S):
-        if parent is None or not parent.is_alive():
-            return CLOSE
-    return int(mine[COMMAND])
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        orphaned.set()
+        go.release()
+        time.sleep(GRACE_S)
+        os._exit(1)
 
 
 def _report(error: BaseException, rows: Rows, mine: Any, message: Any) -> None:

@@ -174,14 +174,21 @@ def test_random_kills_never_hang_nor_leak() -> None:
     assert all_gone(before)
 
 
-def test_workers_end_when_their_parent_is_killed() -> None:
+@pytest.mark.parametrize("hangs", [False, True])
+def test_workers_end_when_their_parent_is_killed(hangs: bool) -> None:
     before = left_behind()
     script = (
         "import numpy as np, os, time\n"
         "from puffer_edge.train.vector.processes import Processes\n"
         "from tests.train.vector.counters import counting\n"
         "if __name__ == '__main__':\n"
-        "    w = Processes(counting(), 4, 2)\n"
+        f"    hangs = {hangs}\n"
+        "    w = Processes(counting('hang', 1), 4, 2)\n"
+        "    w.start(np.arange(4), 0, np.arange(4))\n"
+        "    for k in range(2 * hangs):\n"
+        "        w.send(k, np.zeros((2, 1, 1)))\n"
+        "    while not all(w.rows.steps[[0, 2]] == hangs):\n"
+        "        time.sleep(0.01)\n"
         "    print(*[p.pid for p in w._processes], flush=True)\n"
         "    time.sleep(100)\n"
     )
