@@ -132,6 +132,18 @@ def test_export_writes_a_bundle_and_eval_compares(policy: Path, tmp_path: Path) 
     assert json.loads(cli("eval", policy, "--no-shield", "--episodes", 2, "--json").stdout)["shield"] == []
 
 
+def test_eval_films_its_first_episode(policy: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for suffix, frames in (("gif", 200), ("png", 1)):
+        path = tmp_path / f"out.{suffix}"
+        assert json.loads(cli("eval", policy, "--episodes", 1, "--video", path, "--json").stdout)["video"] == str(path)
+        with image.open(path) as film:
+            assert getattr(film, "n_frames", 1) == frames
+    for path, message in ((tmp_path / "out.mp4", "a .gif or a .png"), (tmp_path / "no" / "out.gif", "there is no folder")):
+        code, said = error_of("eval", policy, "--episodes", 1, "--video", path)
+        assert code == 2 and message in said and not path.exists()
+
+
 def test_a_policy_without_an_environment_is_verified_and_not_checked(tmp_path: Path) -> None:
     homeless = dataclasses.replace(samples.network("mlp"), origin={})
     homeless.save(tmp_path / "p")

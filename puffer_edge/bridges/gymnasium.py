@@ -53,6 +53,15 @@ def _running(environment: Environment | str, n: int, shield: bool) -> Running:
     return running
 
 
+def _metadata(running: Running, render_mode: str | None) -> dict[str, Any]:
+    c, drawn = running.contract, running.environment.draw is not None
+    if render_mode not in (None, "rgb_array"):
+        raise InvalidInput(f"render_mode is None or 'rgb_array', not {render_mode!r}")
+    if render_mode is not None and not drawn:
+        raise Unsupported(f"{c.name} has no picture: give its Environment a draw(state, canvas)")
+    return {"render_modes": ["rgb_array"] if drawn else [], "render_fps": c.rate_hz}
+
+
 class Single(gymnasium.Env[npt.NDArray[np.float32], Any]):
     """One environment. Its observations are float32, its episodes are truncated by its own clock, ``info["cost"]`` is the step's cost.
 
@@ -60,18 +69,22 @@ class Single(gymnasium.Env[npt.NDArray[np.float32], Any]):
         environment: the task, or its name.
         shield: step a plant as on a board, with fixed point and the default shield; ``info["stages"]`` then holds the bits of the shield's
             stages that acted. Without, the dynamics are plain.
+        render_mode: "rgb_array": ``render`` gives pictures, without a display (extra 'report').
 
     Attributes:
         contract: names and units of what the spaces hold.
 
     Raises:
-        Unsupported: it has several agents, goes forward only, or has no form with a shield.
+        InvalidInput: there is no such render mode.
+        Unsupported: it has several agents, goes forward only, has no form with a shield, or is to render and has no ``draw``.
     """
 
-    def __init__(self, environment: Environment | str, shield: bool = False) -> None:
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - gymnasium.make looks at the class
+
+    def __init__(self, environment: Environment | str, shield: bool = False, render_mode: str | None = None) -> None:
         self._running = _running(environment, 1, shield)
         self.contract: Contract = self._running.contract
-        self.metadata = {"render_modes": [], "render_fps": self.contract.rate_hz}
+        self.metadata, self.render_mode = _metadata(self._running, render_mode), render_mode
         self.observation_space, self.action_space = observation_space(self.contract), action_space(self.contract)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[npt.NDArray[np.float32], _Info]:
@@ -98,6 +111,15 @@ class Single(gymnasium.Env[npt.NDArray[np.float32], Any]):
         info |= self._mask()
         return r.observe()[0, 0], float(reward[0, 0]), bool(terminated[0, 0]), bool(truncated[0, 0]), info
 
+    def render(self) -> Any:
+        """(320, 480, 3) uint8 picture of the state, in the mode "rgb_array"; None without a mode.
+
+        Raises:
+            InvalidInput: no episode has begun.
+            MissingExtra: Pillow is not installed.
+        """
+        return None if self.render_mode is None else self._running.picture(0)
+
     def _mask(self) -> _Info:
         return {} if (allowed := self._running.allowed()) is None else {"action_mask": allowed[0, 0]}
 
@@ -114,12 +136,13 @@ class Vector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.NDArra
         autoreset_mode: what happens where an episode ends: "NextStep" (the next step starts another, its action and reward count for
             nothing), "SameStep" (``info["final_obs"]`` and ``info["final_info"]`` hold the end) or "Disabled" (you call
             ``reset(options={"reset_mask": mask})``).
+        render_mode: as in ``Single``.
 
     Attributes:
         contract: names and units of what the spaces hold.
 
     Raises:
-        InvalidInput: N is below 1, or there is no such mode.
+        InvalidInput: N is below 1, or there is no such mode of either kind.
         Unsupported: as ``Single``.
     """
 
@@ -129,6 +152,7 @@ class Vector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.NDArra
         num_envs: int = 1,
         shield: bool = False,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
     ) -> None:
         try:
             self._mode = AutoresetMode(autoreset_mode)
@@ -137,7 +161,7 @@ class Vector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.NDArra
         self._running = _running(environment, num_envs, shield)
         self.contract: Contract = self._running.contract
         self.num_envs = self._running.n
-        self.metadata = {"render_modes": [], "render_fps": self.contract.rate_hz, "autoreset_mode": self._mode}
+        self.metadata, self.render_mode = {**_metadata(self._running, render_mode), "autoreset_mode": self._mode}, render_mode
         self.single_observation_space, self.single_action_space = observation_space(self.contract), action_space(self.contract)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -190,6 +214,10 @@ class Vector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], Any, npt.NDArra
             info |= self._mask(np.ones(self.num_envs, bool))
             observation = r.observe()[:, 0]
         return observation, reward[:, 0], terminated[:, 0], truncated[:, 0], info
+
+    def render(self) -> tuple[Any, ...] | None:
+        """A picture of every row, as ``Single`` gives it."""
+        return None if self.render_mode is None else tuple(self._running.picture(k) for k in range(self.num_envs))
 
     def _about(self, cost: npt.NDArray[np.float64], rows: Bools) -> _Info:
         """What these rows say of a step, as Gymnasium gathers it."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from puffer_edge import envs
 from puffer_edge.contract import Contract
-from puffer_edge.envs import native
+from puffer_edge.envs import native, picture
 from puffer_edge.envs.composition import Composition, compose
 from puffer_edge.envs.draw import ON_RESET, Draws
 from puffer_edge.envs.environment import Environment
@@ -148,6 +148,18 @@ class Running:
         if self.environment.allowed is None:
             return None
         return self.environment.allowed(self._state).reshape(self.n, self.agents, -1).astype(np.int8)
+
+    def picture(self, row: int) -> npt.NDArray[np.uint8]:
+        """(height, width, 3) picture of a row.
+
+        Raises:
+            InvalidInput: no episode of it has begun.
+            Unsupported: the environment has no ``draw``.
+            MissingExtra: Pillow is not installed.
+        """
+        if not self.seeded(np.array([row])):
+            raise InvalidInput(f"no episode of {self.contract.name} has begun: call reset")
+        return np.asarray(picture.frame(self.environment, self._state[row]), np.uint8)
 
     def stages(self) -> Ints | None:
         """(N,) int32 bits of the shield's stages that acted in the last step; None without a shield."""

@@ -109,7 +109,13 @@ def compose(
         n_choices=inner.n_choices,
     )
     surrounded = Environment.of_scalars(
-        c, whole, max_steps=environment.max_steps, solved=environment.solved, shield=environment.shield, name=environment.name
+        c,
+        whole,
+        max_steps=environment.max_steps,
+        solved=environment.solved,
+        shield=environment.shield,
+        name=environment.name,
+        draw=environment.draw,  # its state comes first
     )
     return Composition(surrounded, {name: place for name, place in columns.items() if not name.startswith("_") and name != "end"})
 

@@ -57,6 +57,7 @@ def stack(environment: Environment, frames: int) -> Environment:
     faces: dict[str, Any] = {"reset": reset, "observe": observe, "step": step, "allow": inner.allow_within()}
     dynamics = replace(inner, n_state=size + past, n_observation=n * frames, **faces)
     about: dict[str, Any] = {"max_steps": environment.max_steps, "solved": environment.solved, "shield": environment.shield}
+    about["draw"] = environment.draw  # its state comes first
     return Environment.of_scalars(contract, dynamics, name=f"{environment.name}-frames{frames}", **about)
 
 

@@ -124,7 +124,7 @@ def gif(frames: Sequence[Any], rate_hz: float) -> bytes:
     """An endless GIF of frames that are ``every(rate_hz)`` steps apart, in the plant's own time."""
     from PIL import Image
 
-    small = [f.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for f in frames]
+    small = [f.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for f in frames]
     out, milliseconds = io.BytesIO(), round(1000 * every(rate_hz) / rate_hz)
     small[0].save(out, "GIF", save_all=True, append_images=small[1:], duration=max(milliseconds, 20), loop=0, optimize=True)
     return out.getvalue()
@@ -141,7 +141,7 @@ def strip(frames: Sequence[Any]) -> bytes:
     for k, picture in enumerate(chosen):
         sheet.paste(picture, (WIDTH * (k % columns), HEIGHT * (k // columns)))
     out = io.BytesIO()
-    sheet.quantize(128).save(out, "PNG", optimize=True)
+    sheet.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from puffer_edge import envs
 from puffer_edge.bridges.gymnasium import Single, Vector, identity
+from puffer_edge.envs import picture
 from puffer_edge.envs.plant import Plant
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
@@ -28,8 +29,35 @@ def test_the_checks_of_gymnasium_and_of_stable_baselines_pass(name: str) -> None
     env = gymnasium.make(identity(name))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(symmetric and normalized|normalize).*")  # our actions are in physical units
-        check_env(env.unwrapped, skip_render_check=True)
+        check_env(env.unwrapped, skip_render_check=not env.unwrapped.metadata["render_modes"])
         pytest.importorskip("stable_baselines3.common.env_checker").check_env(env.unwrapped)
+
+
+@pytest.mark.parametrize("shield", [False, True])
+def test_a_picture_is_of_the_state(shield: bool) -> None:
+    pytest.importorskip("PIL")
+    env = gymnasium.make("puffer_edge/Servo-v1", shield=shield, render_mode="rgb_array")
+    env.reset(seed=3)
+    first = env.render()
+    assert isinstance(first, np.ndarray) and (first == picture.frame(envs.load("servo"), envs.load("servo").start(0, [3])[0])).all()
+    for _ in range(5):
+        env.step(np.array([10.0], np.float32))
+    assert (env.render() != first).any()
+    rows = gymnasium.make_vec("puffer_edge/Servo-v1", num_envs=2, shield=shield, render_mode="rgb_array")
+    rows.reset(seed=2)
+    one, other = rows.render() or ()
+    assert (one != other).any() and (other == first).all()
+
+
+def test_what_cannot_be_rendered_is_said() -> None:
+    servo = envs.load("servo")
+    assert Single(servo).render() is None
+    with pytest.raises(InvalidInput, match="call reset"):
+        Single(servo, render_mode="rgb_array").render()
+    with pytest.raises(InvalidInput, match="not 'human'"):
+        Single(servo, render_mode="human")
+    with pytest.raises(Unsupported, match="servo has no picture"):
+        Single(replace(servo, draw=None), render_mode="rgb_array")
 
 
 def test_every_environment_of_one_agent_is_registered_and_no_other() -> None:

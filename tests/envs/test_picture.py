@@ -13,6 +13,8 @@ Image = pytest.importorskip("PIL.Image")
 
 from puffer_edge import envs  # noqa: E402
 from puffer_edge.envs import picture  # noqa: E402
+from puffer_edge.envs.composition import compose  # noqa: E402
+from puffer_edge.envs.frames import stack  # noqa: E402
 from puffer_edge.errors import InvalidInput, Unsupported, WriteFailed  # noqa: E402
 from puffer_edge.integer.reference import InFloat  # noqa: E402
 from puffer_edge.integer.shield import Shield  # noqa: E402
@@ -43,6 +45,23 @@ def test_the_mark_is_the_shields() -> None:
     state = environment.start(0, [0])[0]
     calm, acted = (np.asarray(picture.frame(environment, state, acted=on)) for on in (False, True))
     assert (calm[14, picture.WIDTH - 16] != acted[14, picture.WIDTH - 16]).any() and (calm[40:] == acted[40:]).all()
+
+
+@pytest.mark.parametrize("name", envs.names())
+def test_the_mark_keeps_its_colour_in_a_file(name: str) -> None:
+    environment = envs.load(name)
+    acted = [picture.frame(environment, environment.start(0, [k])[0], acted=True) for k in range(picture.STRIP)]
+    red = np.array([int(picture.ALARM[k : k + 2], 16) for k in (1, 3, 5)])
+    for written in (picture.gif(acted, 25.0), picture.strip(acted)):
+        pixel = Image.open(io.BytesIO(written)).convert("RGB").getpixel((picture.WIDTH - 16, 14))
+        assert np.abs(red - pixel).max() <= 8, pixel
+
+
+def test_a_composition_is_drawn_as_what_is_inside() -> None:
+    inner = envs.load("rover")
+    for outer in (compose(inner, Shield.build(inner.contract, inner.shield)).environment, stack(inner, 3)):
+        first, second = (np.asarray(picture.frame(e, e.start(0, [5])[0])) for e in (inner, outer))
+        assert outer.state_size > inner.state_size and (first == second).all()
 
 
 def test_a_film_is_in_the_plants_time(tmp_path: Path) -> None:
