@@ -10,8 +10,8 @@ keeps the preset's rate, so the comparison favours Muon.
 
 Segments are ``SEGMENT`` steps of a row. Each minibatch draws them anew from the whole rollout, without replacement, with probability
 ∝ (Σ|A|)^α; their normalised advantages are multiplied by (N·p)^−β, N segments in the rollout, β from 0.2 to 1 over the training
-(as PufferLib 3.0, whose β ends at 0.84; there advantages are computed anew for each minibatch too). With α = 0 all are as probable and weigh 1: that
-tells what the priorities do from what minibatches of whole segments do.
+(as PufferLib 3.0, but that its β ends at 0.84 and that it computes advantages anew for each minibatch). With α = 0 all are as probable and
+weigh 1: that tells what the priorities do from what minibatches of whole segments do.
 
 Returns are of the deterministic policy at the end of the training, over 50 fresh episodes. "better" and "worse" are intervals that do not meet
 the baseline's.
