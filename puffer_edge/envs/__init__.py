@@ -8,41 +8,13 @@ from puffer_edge import find
 from puffer_edge.envs import frames, gym, gym_vector, own, zoo
 from puffer_edge.envs.environment import Environment
 
-_AROUND = (
-    "actions",
-    "agents",
-    "check",
-    "closed_loop",
-    "composition",
-    "draw",
-    "dynamics",
-    "emulation",
-    "entries",
-    "environment",
-    "frames",
-    "gym",
-    "gym_vector",
-    "library",
-    "living",
-    "native",
-    "own",
-    "picture",
-    "plant",
-    "rewire",
-    "rows",
-    "scalar",
-    "world",
-    "zoo",
-)
-"""Files of this folder that are no environment, but what is put around one, or what it is made of."""
-
 _FAMILIES = {"gym": gym.wrap, "gymvec": gym_vector.wrap, "pettingzoo": zoo.wrap}
 """What stands before the colon of environments from elsewhere."""
 
 
 def names() -> tuple[str, ...]:
     """Names of the control tasks that exist, sorted."""
-    return tuple(name for name in find.names(__name__, ".py") if name not in _AROUND)
+    return tuple(name for name in find.names(__name__, ".py") if "\nENVIRONMENT = " in (find.folder(__name__) / f"{name}.py").read_text("utf-8"))
 
 
 def sanity_names() -> tuple[str, ...]:

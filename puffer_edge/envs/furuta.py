@@ -23,7 +23,7 @@ from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
 from puffer_edge.envs.dynamics import Dynamics, Parameter
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.scalar import Number, Row, cos, sin, where
+from puffer_edge.envs.scalar import Number, Row, cos, runge_kutta, sin, where, wrap
 
 PERIOD_S = 0.01
 ARM_RAD = 2.0
@@ -73,19 +73,15 @@ def accelerations(angle: Number, arm_speed: Number, speed: Number, voltage: Numb
     return (inertia * turn - b * fall) / determinant, (a * fall - b * turn) / determinant
 
 
+advance = runge_kutta(accelerations, PERIOD_S)
+
+
 def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, Number, Number]:
     """One Runge–Kutta step; the pendulum's angle stays in ±π."""
-    half, sixth, u = PERIOD_S / 2.0, PERIOD_S / 6.0, action[0]
-    arm, a, v, w = state[0], state[1], state[2], state[3]
-    v1, w1 = accelerations(a, v, w, u, parameters)
-    v2, w2 = accelerations(a + half * w, v + half * v1, w + half * w1, u, parameters)
-    v3, w3 = accelerations(a + half * (w + half * w1), v + half * v2, w + half * w2, u, parameters)
-    v4, w4 = accelerations(a + PERIOD_S * (w + half * w2), v + PERIOD_S * v3, w + PERIOD_S * w3, u, parameters)
-    arm = arm + PERIOD_S * v + PERIOD_S * sixth * (v1 + v2 + v3)
-    angle = a + PERIOD_S * w + PERIOD_S * sixth * (w1 + w2 + w3)
-    angle = where(angle > math.pi, angle - 2.0 * math.pi, where(angle < -math.pi, angle + 2.0 * math.pi, angle))
-    state[0], state[1] = arm, angle
-    state[2], state[3] = v + sixth * (v1 + 2.0 * v2 + 2.0 * v3 + v4), w + sixth * (w1 + 2.0 * w2 + 2.0 * w3 + w4)
+    u = action[0]
+    arm, angle, speed, turning = advance(state[0], state[1], state[2], state[3], u, parameters)
+    angle = wrap(angle)
+    state[0], state[1], state[2], state[3] = arm, angle, speed, turning
     aside, effort = arm / ARM_RAD, u / VOLTAGE
     reward = 0.5 * (1.0 + cos(angle)) * (1.0 - 0.5 * aside * aside) - 0.01 * effort * effort
     return reward, where(abs(arm) > COST_RAD, 1.0, 0.0), abs(arm) > ARM_RAD

@@ -46,18 +46,25 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     return -1.0, where(wall, 1.0, 0.0), (position >= GOAL) & (state[1] >= 0.0)
 
 
-def draw(state: Row, canvas: Any) -> None:
+def hill(state: Row, canvas: Any, goal: float) -> None:
     """The hill, the goal and the car."""
     canvas.view((-0.3, 0.1), 2.0)
 
-    def height(x: float) -> float:
-        return 0.45 * math.sin(3.0 * x) * 0.6
+    def on_it(x: float) -> tuple[float, float]:
+        return x, 0.27 * math.sin(3.0 * x)
 
-    places = [-1.2 + 0.03 * k for k in range(61)]
+    places = [on_it(-1.2 + 0.03 * k) for k in range(61)]
     for a, b in zip(places[:-1], places[1:]):
-        canvas.line((a, height(a)), (b, height(b)))
-    canvas.line((GOAL, height(GOAL)), (GOAL, height(GOAL) + 0.15), "#d9822b", 3.0)
-    canvas.circle((float(state[0]), height(float(state[0])) + 0.04), 0.04)
+        canvas.line(a, b)
+    x, y = on_it(goal)
+    canvas.line((x, y), (x, y + 0.15), "#d9822b", 3.0)
+    x, y = on_it(float(state[0]))
+    canvas.circle((x, y + 0.04), 0.04)
+
+
+def draw(state: Row, canvas: Any) -> None:
+    """See ``hill``."""
+    hill(state, canvas, GOAL)
 
 
 CONTRACT = Contract(

@@ -9,7 +9,6 @@ Cost: 1 a step on which the car stands at the wall, position −1.2 m, having ru
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from puffer_edge.contract import ActionChannel, Contract
@@ -17,7 +16,7 @@ from puffer_edge.envs.draw import uniform
 from puffer_edge.envs.dynamics import Dynamics, Parameter
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.mountain_car import CONTRACT as VALLEY
-from puffer_edge.envs.mountain_car import HIGHEST, LOWEST, SHIELD, SPEED_LIMIT
+from puffer_edge.envs.mountain_car import HIGHEST, LOWEST, SHIELD, SPEED_LIMIT, hill
 from puffer_edge.envs.scalar import Number, Row, clip, cos, power, single, where
 
 GOAL = 0.45
@@ -61,17 +60,8 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
 
 
 def draw(state: Row, canvas: Any) -> None:
-    """The hill, the goal and the car."""
-    canvas.view((-0.3, 0.1), 2.0)
-
-    def height(x: float) -> float:
-        return 0.45 * math.sin(3.0 * x) * 0.6
-
-    places = [-1.2 + 0.03 * k for k in range(61)]
-    for a, b in zip(places[:-1], places[1:]):
-        canvas.line((a, height(a)), (b, height(b)))
-    canvas.line((GOAL, height(GOAL)), (GOAL, height(GOAL) + 0.15), "#d9822b", 3.0)
-    canvas.circle((float(state[0]), height(float(state[0])) + 0.04), 0.04)
+    """See ``mountain_car.hill``."""
+    hill(state, canvas, GOAL)
 
 
 CONTRACT = Contract(

@@ -22,7 +22,7 @@ from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.draw import uniform
 from puffer_edge.envs.dynamics import Dynamics, Parameter
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.scalar import Number, Row, cos, sin, sqrt, where
+from puffer_edge.envs.scalar import Number, Row, cos, sin, sqrt, where, wrap
 
 PERIOD_S = 0.1
 HALF_M = 1.5
@@ -112,8 +112,7 @@ def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, N
     chord = way * (1.0 - half * half / 6.0 * (1.0 - half * half / 20.0))  # sin(half)/half to 1e-9
     state[X] = state[X] + chord * cos(state[HEADING] + half)
     state[Y] = state[Y] + chord * sin(state[HEADING] + half)
-    heading = state[HEADING] + turn
-    state[HEADING] = where(heading > math.pi, heading - 2.0 * math.pi, where(heading < -math.pi, heading + 2.0 * math.pi, heading))
+    state[HEADING] = wrap(state[HEADING] + turn)
     after, gap = distance(state), clearance(state, parameters)
     there, hit = after < GOAL_M, gap < 0.0
     reward = 5.0 * (before - after) - 0.01 + where(hit, -5.0, where(there, 5.0, 0.0))

@@ -8,6 +8,7 @@ may differ in the last bit. ``where`` and ``|``, ``&`` in the place of ``if`` an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,3 +72,31 @@ def clip(x: Number, low: Number, high: Number) -> Number:
 def where(condition: Any, a: Number, b: Number) -> Number:
     """``a`` where the condition holds, else ``b``; both are computed."""
     return a if condition else b
+
+
+def wrap(angle: Number) -> Number:
+    """An angle in rad, up to a turn beyond ±π, in ±π."""
+    return where(angle > math.pi, angle - 2.0 * math.pi, where(angle < -math.pi, angle + 2.0 * math.pi, angle))
+
+
+def runge_kutta(accelerations: Callable[..., Any], period_s: float) -> Callable[..., Any]:
+    """One classical Runge–Kutta step of two coordinates, whose accelerations depend on the second, on both speeds and on what drives them.
+
+    Args:
+        accelerations: ``(second, first_speed, second_speed, drive, parameters)`` → those of the first and of the second.
+        period_s: length of the step.
+
+    Returns:
+        ``(first, second, first_speed, second_speed, drive, parameters)`` → the four numbers after the step.
+    """
+    half, sixth = period_s / 2.0, period_s / 6.0
+
+    def advance(x: Number, a: Number, v: Number, w: Number, drive: Number, parameters: Row) -> tuple[Number, Number, Number, Number]:
+        v1, w1 = accelerations(a, v, w, drive, parameters)
+        v2, w2 = accelerations(a + half * w, v + half * v1, w + half * w1, drive, parameters)
+        v3, w3 = accelerations(a + half * (w + half * w1), v + half * v2, w + half * w2, drive, parameters)
+        v4, w4 = accelerations(a + period_s * (w + half * w2), v + period_s * v3, w + period_s * w3, drive, parameters)
+        x, a = x + period_s * v + period_s * sixth * (v1 + v2 + v3), a + period_s * w + period_s * sixth * (w1 + w2 + w3)
+        return x, a, v + sixth * (v1 + 2.0 * v2 + 2.0 * v3 + v4), w + sixth * (w1 + 2.0 * w2 + 2.0 * w3 + w4)
+
+    return advance

@@ -139,6 +139,8 @@ class Learner:
     """Statistics that must be finite; SAC has none before its warm-up is over, and what is wrong with them is wrong with the weights."""
     settings: Settings
     native: NativePart | None
+    engine_note: str
+    """Why it trains otherwise than "auto" would have it; empty where nothing is in the way."""
 
     def __init__(
         self,
@@ -191,7 +193,10 @@ class Learner:
     def _world(self) -> World | None:
         """Where the environments live; None for those that are made of functions."""
         s = self.settings
-        return vector.make(self.environment, s.rows, vector.Spec(s.vector, s.workers, s.step_timeout_s))
+        world, obstacle = vector.make(self.environment, s.rows, vector.Spec(s.vector, s.workers, s.step_timeout_s))
+        if obstacle:
+            self.engine_note = "; ".join(note for note in (self.engine_note, obstacle) if note)
+        return world
 
     def close(self) -> None:
         """Stop the processes that environments live in, if there are any; the learner can still be asked and saved."""
@@ -256,11 +261,13 @@ class Learner:
 
     @property
     def engine(self) -> str:
-        """What trains: "torch", or "native" with its instruction set."""
+        """What trains: "torch", or "native" with its instruction set; and where environments live that are not made of functions."""
         if self.native:
             return f"native ({self.native.variant})"
         world = self.plant.world if self.plant else None
-        return f"torch, {len(world.blocks)} processes step" if isinstance(world, vector.Processes) else "torch"
+        if isinstance(world, vector.Processes):
+            return f"torch, {len(world.blocks)} processes step"
+        return "torch, one process steps" if isinstance(world, vector.Serial) else "torch"
 
     def refresh(self) -> None:
         """Take the moments as they are now into the normaliser, and the policy as it is now for good."""

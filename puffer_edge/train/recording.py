@@ -230,6 +230,8 @@ class Recorder:
             reasons.append(f"steps were {planned} and are {self.learner.settings.steps}: schedules and evaluations follow the new number")
         if not manifest["exact"]:
             reasons.append("the environment keeps state that no checkpoint holds")
+        if self.learner.settings.vector == "asynchronous":
+            reasons.append("rows that do not wait for each other take no order that could be repeated")
         self.resumed = [*resumed, {"steps": self.learner.steps, "exact": not reasons, "because": reasons}]
         self.seconds_before = seconds
         self._open_log(log_bytes)

@@ -12,7 +12,7 @@ from puffer_edge.errors import Unsupported
 from puffer_edge.train.native import structs
 from puffer_edge.train.native.build import VARIANTS, library, variants
 
-VERSION = 3
+VERSION = 4
 """``PE_NATIVE_VERSION`` of the libraries that this code speaks with."""
 HERE = Path(__file__).parent
 BUILD = "python -m puffer_edge.train.native"

@@ -42,11 +42,26 @@ def obstacle(environment: Environment, settings: PPOSettings) -> str:
         return f"exploration {settings.exploration!r} is of the torch engine"
     if settings.epochs > structs.MOST_EPOCHS:
         return f"it makes up to {structs.MOST_EPOCHS} epochs"
-    if why := shape_of(environment.contract, settings).why_not():
-        return why
+    return shape_of(environment.contract, settings).why_not() or lacking(environment)
+
+
+def lacking(environment: Environment) -> str:
+    """What any native engine lacks to step this; empty where it has it all."""
     if environment.scalars is None:
         return "it is not written as scalar functions (Environment.of_scalars)"
     return why_not() or ("" if available() else "numba is not installed (extra 'train')")
+
+
+def put_back(held: Mapping[str, npt.NDArray[Any]], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write saved arrays over those that an engine holds.
+
+    Raises:
+        InvalidInput: one is missing, or of another shape or type.
+    """
+    for name, own in held.items():
+        if name not in arrays or arrays[name].shape != own.shape or arrays[name].dtype != own.dtype:
+            raise InvalidInput(f"the saved {name} of the native engine is missing, or of another shape than {own.shape}")
+        own[:] = arrays[name]
 
 
 def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
@@ -266,8 +281,4 @@ class NativeEngine:
         Raises:
             InvalidInput: an array is missing, or of another shape or type.
         """
-        for name in STATE:
-            held = self._arrays[name]
-            if name not in arrays or arrays[name].shape != held.shape or arrays[name].dtype != held.dtype:
-                raise InvalidInput(f"the saved {name} of the native engine is missing, or of another shape than {held.shape}")
-            held[:] = arrays[name]
+        put_back(self.state(), arrays)

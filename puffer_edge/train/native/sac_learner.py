@@ -11,13 +11,12 @@ import numpy.typing as npt
 
 from puffer_edge.contract import Contract
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.native import available
-from puffer_edge.errors import Diverged, InvalidInput, Unsupported
+from puffer_edge.errors import Diverged, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Normalizer
 from puffer_edge.spaces import Bools, Floats
-from puffer_edge.train.native import structs, why_not
-from puffer_edge.train.native.learner import SHARED_WORK, surrounded
+from puffer_edge.train.native import structs
+from puffer_edge.train.native.learner import SHARED_WORK, lacking, put_back, surrounded
 from puffer_edge.train.native.sac import SACEngine, SACShape, fill, fill_ring
 from puffer_edge.train.replay import Replay
 from puffer_edge.train.sac_settings import SACSettings
@@ -84,8 +83,7 @@ class NativeSAC:
         target_entropy: float,
     ) -> None:
         shape = shape_of(environment.contract, settings)
-        why = shape.why_not() or ("it is not written as scalar functions (Environment.of_scalars)" if environment.scalars is None else "")
-        if why := why or why_not() or ("" if available() else "numba is not installed (extra 'train')"):
+        if why := shape.why_not() or lacking(environment):
             raise Unsupported(f"the native engine does not train {environment.name}: {why}")
         self._environment, self._settings = environment, settings
         self.engine = SACEngine(shape, settings.threads or (cores() if settings.minibatch * shape.size >= SHARED_WORK else 1))
@@ -149,8 +147,12 @@ class NativeSAC:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All that changes, by name."""
+        return self._changing() | {f"replay.{name}": x for name, x in self.replay.state().items()}
+
+    def _changing(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of it that are not the replay's."""
         names = (*STATE, *(("noise", "age") if self.engine.shape.state_noise else ()))
-        return {name: self._arrays[name] for name in names} | {f"replay.{name}": x for name, x in self.replay.state().items()}
+        return {name: self._arrays[name] for name in names}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``state`` gave.
@@ -158,10 +160,5 @@ class NativeSAC:
         Raises:
             InvalidInput: an array is missing, or of another shape or type.
         """
-        for name, held in self.state().items():
-            if name.startswith("replay."):
-                continue
-            if name not in arrays or arrays[name].shape != held.shape or arrays[name].dtype != held.dtype:
-                raise InvalidInput(f"the saved {name} of the native engine is missing, or of another shape than {held.shape}")
-            held[:] = arrays[name]
+        put_back(self._changing(), arrays)
         self.replay.load({name.removeprefix("replay."): x for name, x in arrays.items() if name.startswith("replay.")})

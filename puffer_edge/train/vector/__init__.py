@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ import numpy as np
 
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.world import World
-from puffer_edge.errors import InvalidInput
 from puffer_edge.train.settings import cores
 from puffer_edge.train.vector.processes import STEP_TIMEOUT_S, Processes
 from puffer_edge.train.vector.serial import Serial
@@ -35,29 +35,32 @@ class Spec:
     timeout_s: float = STEP_TIMEOUT_S
 
 
-def make(environment: Environment, n: int, spec: Spec) -> World | None:
+def make(environment: Environment, n: int, spec: Spec) -> tuple[World | None, str]:
     """The world of n rows that live; None for an environment made of functions, which a plant steps itself.
+
+    Returns:
+        the world; in words what "auto" would have chosen but for an obstacle, empty where there was none.
 
     Raises:
         InvalidInput: more workers than rows, or processes for an environment whose factory cannot be pickled.
         WorkerFailed: an environment raised something while it was made.
     """
     if environment.world is not None:
-        return environment.world(n)
+        return environment.world(n), ""
     if environment.living is None:
-        return None
+        return None, ""
     if spec.vector == "processes":
-        return Processes(environment, n, spec.workers, spec.timeout_s)
+        return Processes(environment, n, spec.workers, spec.timeout_s), ""
     if spec.vector == "asynchronous":
-        return Processes(environment, n, spec.workers or min(2 * cores(), n), spec.timeout_s)
-    serial = Serial(environment, n)
-    if spec.vector == "serial" or min(cores(), n) == 1 or n * _seconds(environment) < DEAR_S:
-        return serial
-    serial.close()
+        return Processes(environment, n, spec.workers or min(2 * cores(), n), spec.timeout_s), ""
+    alone = min(spec.workers or cores(), n) == 1
+    if spec.vector == "serial" or alone or n * _seconds(environment) < DEAR_S:
+        return Serial(environment, n), ""
     try:
-        return Processes(environment, n, spec.workers, spec.timeout_s)
-    except InvalidInput:  # it cannot be pickled: this process can still do it
-        return Serial(environment, n)
+        pickle.dumps(environment.living)
+    except Exception as error:
+        return Serial(environment, n), f"its steps are dear, but one process makes them all: it cannot be made in another ({error})"
+    return Processes(environment, n, spec.workers, spec.timeout_s), ""
 
 
 def _seconds(environment: Environment) -> float:

@@ -20,7 +20,7 @@ from puffer_edge.errors import InvalidInput, Unsupported, WorkerFailed
 from puffer_edge.spaces import Floats
 from puffer_edge.train.settings import cores
 from puffer_edge.train.vector.rows import Sizes, where
-from puffer_edge.train.vector.worker import BUSY, CLOSE, COMMAND, DONE, FAILED, LENGTH, ROW, START, STATUS, STEP, Job, memory_bytes, views, work
+from puffer_edge.train.vector.worker import BUSY, CLOSE, COMMAND, FAILED, LENGTH, ROW, START, STATUS, STEP, Job, memory_bytes, views, work
 
 STEP_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 120.0
@@ -73,6 +73,7 @@ class Processes:
         self._go = [context.Semaphore(0) for _ in range(workers)]
         self._processes: list[Any] = []
         self._waiting: dict[int, float] = dict.fromkeys(range(workers), time.monotonic() + START_TIMEOUT_S)
+        self._told = 0  # semaphores taken whose workers' words have not been read yet
         self._spin = SPIN_S if cores() > workers else 0.0
         self._finalizer = weakref.finalize(self, _stop, self._processes, self._memory)
         try:
@@ -153,13 +154,18 @@ class Processes:
         """
         spin, left = time.monotonic() + self._spin, len(among) - (count or len(among))
         while len(among & self._waiting.keys()) > left:
-            if not self._acquired(spin):
+            if self._acquired(spin):
+                self._told += 1
+            else:
                 self._look()
-            for index in list(self._waiting):
-                if self._control[index, STATUS] == DONE:
-                    del self._waiting[index]
-                elif self._control[index, STATUS] == FAILED:
+            spoken = [index for index in self._waiting if self._control[index, STATUS] != BUSY]
+            if len(spoken) > self._told:
+                continue  # a word is in memory before its semaphore: until that has come, other processors may not see what belongs to it
+            self._told -= len(spoken)
+            for index in spoken:
+                if self._control[index, STATUS] == FAILED:
                     self._fail(index)
+                del self._waiting[index]
 
     def _acquired(self, spin: float) -> bool:
         while time.monotonic() < spin:
@@ -172,7 +178,7 @@ class Processes:
         """See whether a worker that lets wait has died, or takes too long."""
         for index, until in sorted(self._waiting.items()):
             process = self._processes[index]
-            if not process.is_alive() and self._control[index, STATUS] == BUSY:
+            if not process.is_alive() and self._control[index, STATUS] != FAILED:
                 code = process.exitcode
                 started = "" if self._control[index, COMMAND] else "; a script that trains with processes needs if __name__ == '__main__':"
                 self._stop_with(WorkerFailed(f"worker {index} of {self.sizes.name} died with exit code {code} {self._at(index)}{started}"))

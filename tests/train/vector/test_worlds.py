@@ -20,11 +20,12 @@ from puffer_edge import envs  # noqa: E402
 from puffer_edge.envs.plant import Plant  # noqa: E402
 from puffer_edge.envs.world import World  # noqa: E402
 from puffer_edge.errors import InvalidInput, Unsupported, WorkerFailed  # noqa: E402
-from puffer_edge.train import vector  # noqa: E402
+from puffer_edge.train import resume, train, vector  # noqa: E402
 from puffer_edge.train.algorithms.ppo import PPO  # noqa: E402
 from puffer_edge.train.settings import PPOSettings  # noqa: E402
 from puffer_edge.train.vector.processes import Processes  # noqa: E402
 from puffer_edge.train.vector.serial import Serial  # noqa: E402
+from puffer_edge.train.vector.worker import DONE, STATUS  # noqa: E402
 from tests.train.vector.counters import counting  # noqa: E402
 
 SHARED = Path("/dev/shm")
@@ -150,13 +151,36 @@ def test_what_cannot_be_is_said() -> None:
         Processes(replace(counting(), living=lambda: None), 4, 2)
     with pytest.raises(InvalidInput, match="workers must lie in 1 … 4"):
         PPOSettings(rows=4, workers=5)
-    assert vector.make(envs.load("cartpole"), 4, vector.Spec()) is None
+    assert vector.make(envs.load("cartpole"), 4, vector.Spec()) == (None, "")
 
 
 def test_auto_takes_processes_where_a_step_is_dear() -> None:
-    cheap, dear = (vector.make(counting(pause_s=pause), 4, vector.Spec(workers=2)) for pause in (0.0, 0.002))
+    (cheap, _), (dear, _) = (vector.make(counting(pause_s=pause), 4, vector.Spec(workers=2)) for pause in (0.0, 0.002))
     assert isinstance(cheap, Serial) and isinstance(dear, Processes)
     dear.close()
+
+
+def test_auto_says_why_one_process_makes_all_steps() -> None:
+    made = counting(pause_s=0.002)
+    held = replace(made, living=lambda: made.living())  # type: ignore[misc]
+    learner = PPO(held, PPOSettings(rows=4, horizon=8, minibatch=32, hidden=(8,), workers=2))
+    assert learner.engine == "torch, one process steps"
+    assert "not written as scalar functions" in learner.engine_note and "cannot be made in another" in learner.engine_note
+
+
+def test_a_word_is_believed_with_its_own_semaphore_alone() -> None:
+    """A processor may show one worker's word before its numbers: another worker's semaphore proves nothing about them."""
+    world = Processes(counting(pause_s=0.1), 3, 2)
+    try:
+        world.start(np.arange(3), 0, np.arange(3))
+        assert world.blocks == ((0, 2), (2, 3))
+        for index, (first, last) in enumerate(world.blocks):
+            world.send(index, np.zeros((last - first, 1, 1)))
+        world._control[0, STATUS] = DONE  # too early: it still steps, and the other one will be first
+        assert world.receive({0, 1}, 1) == {0, 1}
+        assert world.seen[:, 0, 0].tolist() == [1.0, 1.0, 1.0]
+    finally:
+        world.close()
 
 
 def test_random_kills_never_hang_nor_leak() -> None:
@@ -252,3 +276,10 @@ def test_asynchronous_asks_for_what_it_needs() -> None:
     learner = PPO(counting("die", 5), asynchronous())
     with pytest.raises(WorkerFailed, match="died with exit code -9"):
         learner.learn(1000)
+
+
+def test_going_on_says_that_no_order_can_be_repeated(tmp_path: Path) -> None:
+    train(counting(), steps=256, out=tmp_path / "run", settings=asynchronous(evaluations=1, evaluation_episodes=2))
+    run = resume(tmp_path / "run", steps=384, environment=counting())
+    assert not run.result["resumed"][-1]["exact"]
+    assert any("take no order that could be repeated" in reason for reason in run.result["resumed"][-1]["because"])
