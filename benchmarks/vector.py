@@ -1,9 +1,11 @@
 """Stepping Python environments: beside Gymnasium's AsyncVectorEnv, how near to ideal where a step is dear, and a drill of kills.
 
-    python benchmarks/vector.py [--seconds 5] [--kills 200]
+    python benchmarks/vector.py [--seconds 3] [--rounds 7] [--kills 200]
 
-All in one run; steps are those of the world alone, without fixed point and policy, as the peer's are. "restarts" counts what a row that
-ends costs: a second hand-over, where the peer resets in the same one.
+All in one run. Peer and ours take turns, because the peer's rate swings by more than twice on a quiet machine: each figure is the median over
+rounds, beside it the lowest and highest, and a ratio is the median of the rounds' own ratios. Steps are those of the world alone, without
+fixed point and policy, as the peer's are, unless a row says "with a policy": then a rollout of PPO is what is timed. What a row that ends
+costs is in it: a second hand-over, where the peer resets in the same one.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,10 @@ from record import save, show
 from puffer_edge import envs
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs import living
+from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import WorkerFailed
+from puffer_edge.train.algorithms.ppo import PPO
+from puffer_edge.train.settings import PPOSettings
 from puffer_edge.train.vector.processes import Processes
 from puffer_edge.train.vector.serial import Serial
 
@@ -94,6 +100,23 @@ def peer(seconds: float, action: Any) -> float:
     return rate
 
 
+def collected(environment: Environment, n: int, seconds: float) -> float:
+    """Steps a second of PPO's rollouts, 64×64, behind fixed point and shield."""
+    settings = PPOSettings(rows=n, horizon=16, minibatch=16 * n, engine="torch", vector="processes", workers=WORKERS)
+    learner = PPO(environment, settings)
+    steps, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        steps += learner._collect().reward.size
+    rate = steps / (time.perf_counter() - began)
+    learner.close()
+    return rate
+
+
+def spread(name: str, values: list[float], digits: int) -> dict[str, float]:
+    """Median, lowest and highest."""
+    return {name: round(median(values), digits), f"{name}_low": round(min(values), digits), f"{name}_high": round(max(values), digits)}
+
+
 def drill(kills: int) -> dict[str, Any]:
     """Kill a worker at a random moment, so many times: what came back, how long it took, and what was left behind."""
     environment, rng = living.of_contract(CONTRACT, MakeDear(False)), np.random.default_rng(0)
@@ -119,28 +142,38 @@ def drill(kills: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--kills", type=int, default=200)
     args = parser.parse_args()
     cartpole, choices = envs.load("gym:CartPole-v1"), np.random.default_rng(0).integers(0, 2, ROWS)
     about = {"env": "CartPole-v1 of Gymnasium", "rows": ROWS}
     rows: list[dict[str, Any]] = []
-    rows.append(about | {"engine": "gymnasium AsyncVectorEnv", "workers": ROWS, "steps_per_s": round(peer(args.seconds, choices))})
-    for name, world in (("serial", Serial(cartpole, ROWS)), ("processes", Processes(cartpole, ROWS, WORKERS))):
-        rate = stepped(world, args.seconds, choices[:, None, None].astype(float))
-        world.close()
-        rows.append(about | {"engine": name, "workers": 1 if name == "serial" else WORKERS, "steps_per_s": round(rate)})
-    for r in rows:
-        r["peer_ratio"] = round(r["steps_per_s"] / rows[0]["steps_per_s"], 2)
+    found: dict[str, list[float]] = {"gymnasium AsyncVectorEnv": [], "serial": [], "processes": []}
+    for _ in range(args.rounds):
+        found["gymnasium AsyncVectorEnv"].append(peer(args.seconds, choices))
+        for name, made in (("serial", lambda: Serial(cartpole, ROWS)), ("processes", lambda: Processes(cartpole, ROWS, WORKERS))):
+            world = made()
+            found[name].append(stepped(world, args.seconds, choices[:, None, None].astype(float)))
+            world.close()
+    theirs = found["gymnasium AsyncVectorEnv"]
+    for name, rates in found.items():
+        ratios = [a / b for a, b in zip(rates, theirs)]
+        workers = {"serial": 1, "processes": WORKERS}.get(name, ROWS)
+        rows.append(about | {"engine": name, "workers": workers} | spread("steps_per_s", rates, 0) | spread("peer_ratio", ratios, 2))
     for works, n in ((False, ROWS), (False, WORKERS), (True, ROWS)):
         dear = living.of_contract(CONTRACT, MakeDear(works), max_steps=10**6)
-        alone = stepped(Serial(dear, 1), args.seconds / 2, np.zeros((1, 1, 1)))  # what a millisecond is here
-        world = Processes(dear, n, WORKERS)
-        rate = stepped(world, args.seconds, np.zeros((n, 1, 1)))
-        world.close()
+        parts: dict[str, list[float]] = {"the world alone": [], "with a policy": []}
+        for _ in range(max(args.rounds // 2, 1)):
+            alone = stepped(Serial(dear, 1), args.seconds / 2, np.zeros((1, 1, 1)))  # what a millisecond is here
+            world = Processes(dear, n, WORKERS)
+            parts["the world alone"].append(stepped(world, args.seconds, np.zeros((n, 1, 1))) / (WORKERS * alone))
+            world.close()
+            parts["with a policy"].append(collected(dear, n, args.seconds) / (WORKERS * alone))
         kind = "computes" if works else "waits"
-        rows.append({"env": f"{kind} 1 ms a step", "rows": n, "engine": "processes", "workers": WORKERS, "steps_per_s": round(rate)})
-        rows[-1]["of_ideal"] = round(rate / (WORKERS * alone), 3)
+        for what, shares in parts.items():
+            row = {"env": f"{kind} 1 ms a step, {what}", "rows": n, "engine": "processes", "workers": WORKERS}
+            rows.append(row | spread("of_ideal", shares, 3))
     rows.append(drill(args.kills))
     columns = list(dict.fromkeys(key for r in rows for key in r))
     show("stepping Python environments", [{key: r.get(key, "") for key in columns} for r in rows])
