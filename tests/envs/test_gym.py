@@ -74,7 +74,7 @@ def test_a_training_on_it_resumes_and_says_that_it_is_not_exact(tmp_path: Path) 
 
     settings = replace(settings_for("gym:CartPole-v1"), steps=512, rows=4, horizon=32, evaluations=2, evaluation_episodes=3, hidden=(8,))
     run = train("gym:CartPole-v1", out=tmp_path / "run", settings=settings, progress=lambda p: p.steps < 256)
-    assert run.result["engine"] == "torch" and "scalar functions" in run.result["engine_note"]
+    assert run.result["engine"] == "torch, one process steps" and "scalar functions" in run.result["engine_note"]
     again = resume(tmp_path / "run")
     assert again.result["status"] == "complete" and again.result["resumed"][-1]["exact"] is False
 
