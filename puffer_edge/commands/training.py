@@ -48,13 +48,13 @@ def train(
 
     Args:
         environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume.
-        algo: ppo or sac; the other flags are those of its settings, so look at --help with it.
+        algo: ppo, sac or trpo; the other flags are those of its settings, so look at --help with it.
         values: settings of the algorithm.
-        settings: TOML file with a table for the algorithm, [ppo] or [sac].
+        settings: TOML file with a table for the algorithm, as [ppo].
         seed: of everything random; with --seeds the first one.
         seeds: train so many times, side by side on the cores there are, and print the interquartile mean of the returns.
-        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-sac-SEED with SAC. A run that is there already is kept as
-            FOLDER.1, FOLDER.2 …
+        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-ALGO-SEED with another algorithm than ppo. A run that
+            is there already is kept as FOLDER.1, FOLDER.2 …
         shield: train behind the default shield (--no-shield: without any).
         resume: run folder to go on with, from its latest checkpoint; of the settings only --steps may change.
         tensorboard: write event files too (needs the extra 'tensorboard').
