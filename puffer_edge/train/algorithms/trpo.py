@@ -23,6 +23,7 @@ the policy proposed, rewards to what was applied.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -56,7 +57,7 @@ class Surroundings:
 
     def __post_init__(self) -> None:
         with torch.no_grad():
-            self.old = self._now()
+            self.old = copy.deepcopy(self._now())  # a Gaussian's deviation is the net's own parameter, which moves
 
     def _now(self) -> Distribution:
         return self.net.distribution(self.batch.inputs, self.batch.allowed)
