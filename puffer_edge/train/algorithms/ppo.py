@@ -142,7 +142,7 @@ class PPO(OnPolicy):
         rates = {"entropy_weight": weights.entropy, "kl_weight": weights.kl, "stop_kl": stop}
         found: dict[str, float] = {}
         for epochs in [1] * settings.epochs if steered else [settings.epochs]:
-            found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs)
+            found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs, self.weigh)
             if steered:
                 self._steer(found["epoch_kl"], 0.0)
         return {name: value for name, value in found.items() if name not in ("epoch_kl", "cost_value_loss")}
