@@ -90,6 +90,7 @@ class Constrained(OnPolicy):
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Look at the costs, learn by the algorithm, then let the cost critic learn; returns statistics by name."""
         self.costs = self._judge(rollout)
+        self.cost_seen = self.cost_seen or bool(rollout.cost.any())
         self._estimate()
         found = super().update(rollout)
         return found | {"cost_value_loss": self._learn_costs(rollout), "cost_estimate": self.cost_estimate}
@@ -119,16 +120,16 @@ class Constrained(OnPolicy):
         return self.cost_critic.learn(self.inputs(seen), self.costs.returns[rollout.alive], c.cost_epochs, c.cost_minibatch)
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """The cost critic, and the estimate of the cost, beside what the algorithm keeps."""
+        """The cost critic, and what is known of costs, beside what the algorithm keeps."""
         critic = {f"cost_critic.{name}": x for name, x in self.cost_critic.arrays().items()}
-        return super().own_arrays() | critic | {"cost_estimate": np.array([self.cost_estimate])}
+        return super().own_arrays() | critic | {"costs": np.array([self.cost_estimate, self.cost_seen])}
 
     def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``own_arrays`` gave."""
         super().load_own(arrays)
         start = "cost_critic."
         self.cost_critic.load({name.removeprefix(start): x for name, x in arrays.items() if name.startswith(start)})
-        self.cost_estimate = float(arrays["cost_estimate"][0])
+        self.cost_estimate, self.cost_seen = float(arrays["costs"][0]), bool(arrays["costs"][1])
 
     def _metrics(self, lived: Lived, statistics: Mapping[str, float], rate: float) -> dict[str, float]:
         assert self.cost_limit is not None

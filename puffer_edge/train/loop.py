@@ -138,6 +138,8 @@ class Learner:
     native: NativePart | None
     cost_limit: float | None = None
     """What an episode may cost in the mean; None where nothing is asked of it. A policy that keeps it is better than one that does not."""
+    cost_seen = False
+    """Whether a step had a cost, where there is a limit on them."""
     engine_note: str
     """Why it trains otherwise than "auto" would have it; empty where nothing is in the way."""
 
@@ -349,6 +351,11 @@ class Learner:
             found = self._distribution(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask))
             action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
         return self.physical(action).reshape(*x.shape[:-1], -1), None
+
+    def sample(self, observation: Floats, rng: np.random.Generator) -> Floats:
+        """(N, m) physical actions at (N, n) physical observations, drawn from what is trained by a generator of one's own."""
+        with torch.inference_mode():
+            return self.physical(self._distribution(observation, None).sample(rng).numpy())
 
     @property
     def deployable(self) -> bool:

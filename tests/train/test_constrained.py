@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from puffer_edge.errors import InvalidInput
-from puffer_edge.train import PPOSettings
+from puffer_edge.train import PPOSettings, resume, train
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.algorithms.pid_lagrangian import PIDLagrangian
 from puffer_edge.train.algorithms.ppo import PPO
 from puffer_edge.train.algorithms.ppo_lagrangian import PPOLagrangian
 from puffer_edge.train.constraint import AdamMultiplier, PIDLagrangianSettings, PIDMultiplier, PPOLagrangianSettings
+from puffer_edge.train.verdict import rank, verdict
 
 SMALL: dict[str, Any] = {"engine": "torch", "steps": 2048, "rows": 8, "horizon": 32, "minibatch": 64, "epochs": 2}
 
@@ -94,3 +95,43 @@ def test_a_limit_must_be_given_and_be_one() -> None:
         PPOLagrangianSettings(cost_limit=1, multiplier_rate=-0.1)
     with pytest.raises(InvalidInput, match="cost_hidden must name at least one width"):
         PPOLagrangianSettings(cost_limit=1, cost_hidden=())
+
+
+def test_a_policy_that_keeps_the_limit_is_better_than_any_that_does_not() -> None:
+    met, better, costly, cheap = rank(10, 5, 5), rank(12, 4, 5), rank(99, 9, 5), rank(1, 6, 5)
+    assert better > met > cheap > costly
+    assert rank(99, 9, None) > rank(98, 0, None)
+
+
+def test_the_verdict_names_what_is_wrong_in_words() -> None:
+    def words(cost: float, chosen: float, sampled: float, seen: bool = True) -> str:
+        found = verdict(5.0, "mine", {"cost": cost}, {"steps": 2000, "cost": chosen, "sampled": {"cost": sampled}}, seen)
+        assert found["kept"] == (cost <= 5.0)
+        return " ".join(found["words"])
+
+    assert words(4.0, 4.5, 6.0) == ""
+    assert "breaks the limit on fresh episodes: 5.5 an episode" in words(5.5, 4.5, 6.0)
+    assert "the lowest cost found was 7 an episode, at step 2,000" in words(7.5, 7.0, 9.0)
+    assert "sampled from, as it was trained, this policy costs 4 and keeps the limit" in words(7.5, 7.0, 4.0)
+    assert "no step of the training had a cost" in words(0.0, 0.0, 0.0, False)
+
+
+def test_a_run_says_what_its_policy_costs_and_goes_on_to_the_same(tmp_path: Path) -> None:
+    settings = PPOLagrangianSettings(**SMALL, cost_limit=0.0, evaluations=4, evaluation_episodes=5)
+    calls: list[int] = []
+    whole = train("cartpole", "ppo-lagrangian", seed=1, out=tmp_path / "whole", settings=settings)
+    train("cartpole", "ppo-lagrangian", seed=1, out=tmp_path / "part", settings=settings, progress=lambda p: calls.append(p.steps) or p.steps < 1200)
+    part = resume(tmp_path / "part")
+    about = whole.result["constraint"]
+    assert about == part.result["constraint"]
+    assert about["cost_limit"] == 0.0
+    assert not about["kept"], "nothing in 2,000 steps lives without a cost"
+    rows = [row for row in whole.metrics() if "eval_cost_mean" in row]
+    assert about["chosen"]["cost"] == min(row["eval_cost_mean"] for row in rows) > 0
+    assert f"the lowest cost found was {about['chosen']['cost']:.4g}" in about["words"][0]
+    assert all(row["eval_sampled_cost_mean"] > 0 for row in rows)
+    row = whole.metrics()[-2]
+    assert row["cost_limit"] == 0.0
+    assert row["lambda"] > 0.001
+    assert row["ep_cost_mean"] > 0
+    assert row["cost_value_loss"] > 0
