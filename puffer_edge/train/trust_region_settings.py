@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from puffer_edge.train.constraint import AdamPriced, Constraint
 from puffer_edge.train.settings import OnPolicySettings
 
 
@@ -48,3 +49,38 @@ class TRPOSettings(OnPolicySettings):
     """Shares of the step that the line search tries."""
     search_decay: float = 0.8
     """From one share to the next."""
+
+
+@dataclass(frozen=True)
+class TRPOLagrangianSettings(AdamPriced, TRPOSettings):
+    """Settings of TRPO-Lagrangian: those of TRPO, and of the constraint.
+
+    Raises:
+        InvalidInput: a value out of its range.
+    """
+
+    ALGORITHM: ClassVar[str] = "TRPO-Lagrangian"
+    WHOLE: ClassVar[tuple[str, ...]] = (*TRPOSettings.WHOLE, *AdamPriced.COST_WHOLE)
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (*TRPOSettings.RANGES, *AdamPriced.MULTIPLIER_RANGES)
+    FLAGS: ClassVar[tuple[str, ...]] = (*TRPOSettings.FLAGS, *AdamPriced.MULTIPLIER_FLAGS)
+
+    def __post_init__(self) -> None:
+        TRPOSettings.__post_init__(self)
+        self.check_constraint()
+
+
+@dataclass(frozen=True)
+class CPOSettings(Constraint, TRPOSettings):
+    """Settings of CPO: those of TRPO, and of the constraint.
+
+    Raises:
+        InvalidInput: a value out of its range.
+    """
+
+    ALGORITHM: ClassVar[str] = "CPO"
+    WHOLE: ClassVar[tuple[str, ...]] = (*TRPOSettings.WHOLE, *Constraint.COST_WHOLE)
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (*TRPOSettings.RANGES, *Constraint.COST_RANGES)
+
+    def __post_init__(self) -> None:
+        TRPOSettings.__post_init__(self)
+        self.check_constraint()

@@ -82,7 +82,7 @@ class TRPO(OnPolicy):
     settings: TRPOSettings
     net: ActorCritic
 
-    def _networks(self, seed: int) -> tuple[ActorCritic, str]:
+    def _networks(self, seed: int) -> tuple[nn.Module, str]:
         contract, s = self.environment.contract, self.settings
         if self.network is not None:
             raise Unsupported(f"{s.ALGORITHM} trains the package's own networks: leave out network=")
