@@ -28,11 +28,8 @@ from puffer_edge.train import vector
 from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
 from puffer_edge.train.normalize import Moments
 from puffer_edge.train.phases import Phases
-from puffer_edge.train.settings import Settings
+from puffer_edge.train.settings import RECENT, Settings
 from puffer_edge.train.settings_file import ALGORITHMS, preset
-
-RECENT = 100
-"""Episodes over which ``ep_rew_mean`` is the mean."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +136,10 @@ class Learner:
     """Statistics that must be finite; SAC has none before its warm-up is over, and what is wrong with them is wrong with the weights."""
     settings: Settings
     native: NativePart | None
+    cost_limit: float | None = None
+    """What an episode may cost in the mean; None where nothing is asked of it. A policy that keeps it is better than one that does not."""
+    cost_seen = False
+    """Whether a step had a cost, where there is a limit on them."""
     engine_note: str
     """Why it trains otherwise than "auto" would have it; empty where nothing is in the way."""
 
@@ -177,8 +178,9 @@ class Learner:
         self.control: dict[str, float] = {}
         self.steps = 0
         self.phases = Phases()
-        self.episode_return = np.zeros(rows)
+        self.episode_return, self.episode_cost = np.zeros(rows), np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
+        self.recent_costs: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
         channels = contract.actions
         self._scale = np.array([(c.high - c.low) / 2 for c in channels])
@@ -350,6 +352,11 @@ class Learner:
             action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
         return self.physical(action).reshape(*x.shape[:-1], -1), None
 
+    def sample(self, observation: Floats, rng: np.random.Generator) -> Floats:
+        """(N, m) physical actions at (N, n) physical observations, drawn from what is trained by a generator of one's own."""
+        with torch.inference_mode():
+            return self.physical(self._distribution(observation, None).sample(rng).numpy())
+
     @property
     def deployable(self) -> bool:
         """Whether the network says what its layers are."""
@@ -407,13 +414,19 @@ class Learner:
         return checkpoint.load(cls, path, environment, network)
 
     def _count(self, rows: slice, plant: Plant, step: StepResult) -> None:
-        """Take a step of these rows into the episodes' returns and lengths."""
-        returns = self.episode_return[rows]
+        """Take a step of these rows into the episodes' returns, costs and lengths."""
+        returns, costs = self.episode_return[rows], self.episode_cost[rows]
         returns += step.reward
-        for k in np.flatnonzero(step.alive & (step.terminated | step.truncated)):
-            self.recent_returns.append(float(returns[k]))
-            self.recent_lengths.append(int(step.length[k]))
-            returns[k] = 0.0
+        costs += step.cost
+        ended = np.flatnonzero(step.alive & (step.terminated | step.truncated))
+        self._count_ended(returns[ended], costs[ended], step.length[ended])
+        returns[ended] = costs[ended] = 0.0
+
+    def _count_ended(self, returns: Floats, costs: Floats, lengths: npt.NDArray[Any]) -> None:
+        """Take in the episodes that ended, in order of time."""
+        self.recent_returns.extend(returns.tolist())
+        self.recent_costs.extend(costs.tolist())
+        self.recent_lengths.extend(lengths.tolist())
 
     def _sample(self, policy: Distribution) -> npt.NDArray[Any]:
         """(N,) choices or (N, m) outputs for the rows of the rollout."""
@@ -451,6 +464,7 @@ class Learner:
             "steps": self.steps,
             "ep_rew_mean": float(np.mean(self.recent_returns)) if self.recent_returns else nan,
             "ep_len_mean": float(np.mean(self.recent_lengths)) if self.recent_lengths else nan,
+            "ep_cost_mean": float(np.mean(self.recent_costs)) if self.recent_costs else nan,
             "cost_rate": float(lived.cost.sum()) / float(lived.alive.sum()),
             "intervention_rate": lived.intervention_rate,
             **statistics,

@@ -27,13 +27,17 @@ from puffer_edge.train.vector.asynchronous import Fleet, Sent
 class OnPolicy(Learner):
     """A learner that forgets each rollout once it has learnt from it. An algorithm adds ``update``."""
 
-    losses = ("policy_loss", "value_loss")
+    losses: tuple[str, ...] = ("policy_loss", "value_loss")
     settings: PPOSettings
     native: NativeEngine | None
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Learn from one rollout; returns statistics by name."""
         raise NotImplementedError
+
+    def weigh(self, advantage: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the policy learns from the (T, N) reward advantages of the rollout at hand: these, where nothing else counts."""
+        return advantage
 
     def _advance(self) -> tuple[Lived, dict[str, float]]:
         with self.phases("collect"):
@@ -118,8 +122,7 @@ class OnPolicy(Learner):
             rollout: Rollout | Experience = self._collect_in_torch()
         else:
             rollout = self.native.collect(self._normalizer)
-            self.recent_returns.extend(rollout.returns.tolist())
-            self.recent_lengths.extend(rollout.lengths.tolist())
+            self._count_ended(rollout.returns, rollout.costs, rollout.lengths)
         if rollout.alive.sum() < (2 if self.settings.normalize_advantage else 1):
             raise InvalidInput(
                 f"{self.environment.name}: its agents acted {rollout.alive.sum()} times in {self.settings.horizon} steps of {self.settings.rows} "
@@ -166,8 +169,9 @@ class OnPolicy(Learner):
         return self._sound(rollout)
 
     def _sound(self, rollout: Rollout) -> Rollout:
-        if not np.isfinite(rollout.reward).all():
-            t, row = np.argwhere(~np.isfinite(rollout.reward))[0].tolist()
-            found = rollout.reward[t, row]
-            raise Diverged(f"{self.environment.name} gave the reward {found} in row {row}, step {t} of the horizon that began at step {self.steps}")
+        for name, x in (("reward", rollout.reward), ("cost", rollout.cost)):
+            if not np.isfinite(x).all():
+                t, row = np.argwhere(~np.isfinite(x))[0].tolist()
+                where = f"in row {row}, step {t} of the horizon that began at step {self.steps}"
+                raise Diverged(f"{self.environment.name} gave the {name} {x[t, row]} {where}")
         return rollout

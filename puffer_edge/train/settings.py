@@ -10,6 +10,8 @@ from typing import Any, ClassVar, TypeVar
 
 from puffer_edge.errors import InvalidInput
 
+RECENT = 100
+"""Episodes over which ``ep_rew_mean`` and ``ep_cost_mean`` are means."""
 MAX_SAMPLES = 2**26
 """Of one update: some GiB of memory already."""
 CHOICES = {

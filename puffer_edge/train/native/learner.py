@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,7 @@ class Experience:
         alive: the agent acted; there is nothing to learn where it did not.
         intervention_rate: share of the steps at which the shield acted.
         returns: of the episodes that ended, in order of time.
+        costs: of them.
         lengths: of them.
         arrays: inputs, actions, log-probabilities and values, for the update.
     """
@@ -121,6 +122,7 @@ class Experience:
     alive: npt.NDArray[np.bool_]
     intervention_rate: float = 0.0
     returns: Floats = field(default_factory=lambda: np.zeros(0))
+    costs: Floats = field(default_factory=lambda: np.zeros(0))
     lengths: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
@@ -217,7 +219,7 @@ class NativeEngine:
         ended = np.nonzero(a["finished_length"])
         terminated, truncated, alive = (a[name].view(np.bool_) for name in ("terminated", "truncated", "alive"))
         rate = (self._interventions() - before) / max(int(alive.sum()), 1)
-        finished = a["finished_return"][ended], a["finished_length"][ended]
+        finished = a["finished_return"][ended], a["finished_cost"][ended], a["finished_length"][ended]
         return Experience(a["observation"], a["reward"], a["cost"], terminated, truncated, alive, rate, *finished, a)
 
     def _interventions(self) -> float:
@@ -232,7 +234,14 @@ class NativeEngine:
             raise InvalidInput(no_choice(name, row, f"at step {step} of its training"))
         raise Diverged(f"{name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
 
-    def update(self, experience: Experience, reward_scale: float, rates: Mapping[str, float], epochs: int) -> dict[str, float]:
+    def update(
+        self,
+        experience: Experience,
+        reward_scale: float,
+        rates: Mapping[str, float],
+        epochs: int,
+        weigh: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = lambda advantage: advantage,
+    ) -> dict[str, float]:
         """Epochs of PPO on one rollout.
 
         Args:
@@ -240,6 +249,7 @@ class NativeEngine:
             reward_scale: what rewards are divided by.
             rates: "learning_rate", "entropy_weight", "kl_weight" and "stop_kl" (0: never) of this update.
             epochs: how many.
+            weigh: makes of the (T, N) reward advantages those that the policy learns from.
 
         Returns:
             ``STATISTICS`` in the mean over minibatches, "gradient_norm", "explained_variance", and "epoch_kl", the last epoch's mean.
@@ -250,7 +260,7 @@ class NativeEngine:
         advantage, returns = self.engine.advantages(*about, reward_scale=reward_scale, alive=alive)
         action = "choice" if self.engine.shape.kind == "categorical" else "number"
         held = {name: a[name] for name in ("inputs", "log_prob", "value", action, "allowed") if name in a}
-        held |= {"advantage": advantage, "returns": returns}
+        held |= {"advantage": weigh(advantage), "returns": returns}
         if alive is not None:
             held = {name: x[alive] for name, x in held.items()}
         value, returns = held["value"], held["returns"]

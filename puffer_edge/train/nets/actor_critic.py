@@ -59,8 +59,8 @@ class ActorCritic(nn.Module):
         self.activation, self.head, self.shared = activation, contract.head, shared
         self.sizes = tuple(len(levels) for levels in contract.levels) if contract.head == "multi_discrete" else ()
         n, outputs = contract.n_observations, contract.n_outputs
-        self.actor = _mlp((n, *hidden, outputs), activation, 0.01, generator)
-        self.critic = _mlp((n, *hidden, 1), activation, 1.0, generator)
+        self.actor = mlp((n, *hidden, outputs), activation, 0.01, generator)
+        self.critic = mlp((n, *hidden, 1), activation, 1.0, generator)
         if shared:
             self.critic = nn.Sequential(*list(self.actor)[:-1], self.critic[-1])
         if contract.head not in ("discrete", "multi_discrete"):
@@ -141,7 +141,8 @@ def _linear(network: nn.Sequential) -> list[nn.Linear]:
     return [module for module in network if isinstance(module, nn.Linear)]
 
 
-def _mlp(widths: tuple[int, ...], activation: str, last_gain: float, generator: torch.Generator) -> nn.Sequential:
+def mlp(widths: tuple[int, ...], activation: str, last_gain: float, generator: torch.Generator) -> nn.Sequential:
+    """Linear layers with an activation between each two, their start orthogonal: gain √2, ``last_gain`` in the last one."""
     modules: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
         linear = nn.Linear(inputs, outputs)
