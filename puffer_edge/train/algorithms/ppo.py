@@ -22,15 +22,15 @@ With a shield, probabilities belong to what the policy proposed, rewards to what
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from puffer_edge.train.advantages import advantages
-from puffer_edge.train.native.learner import Experience
-from puffer_edge.train.on_policy import OnPolicy
+from puffer_edge.errors import Unsupported
+from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
+from puffer_edge.train.nets.actor_critic import ActorCritic
+from puffer_edge.train.on_policy import Batch, OnPolicy
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 
@@ -48,40 +48,6 @@ def kl_factor(kl: float, target: float) -> float:
 def rate_step(kl: float, target: float) -> float:
     """What the learning rate is multiplied by after an epoch, for "learning_rate"."""
     return 1 / 1.5 if kl > 2 * target else 1.5 if kl < target / 2 else 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Samples of one update, B of them.
-
-    Attributes:
-        inputs: (B, n) normalised observations.
-        action: (B,) choices or (B, m) outputs that were sampled.
-        log_prob: (B,) their log-probability when they were sampled.
-        value: (B,) what the critic said then.
-        advantage: (B,).
-        returns: (B,) what the critic learns.
-        allowed: (B, n_outputs) bool, the choices that could be taken; None where all could.
-    """
-
-    inputs: torch.Tensor
-    action: torch.Tensor
-    log_prob: torch.Tensor
-    value: torch.Tensor
-    advantage: torch.Tensor
-    returns: torch.Tensor
-    allowed: torch.Tensor | None = None
-
-    def __getitem__(self, rows: torch.Tensor | slice) -> Batch:
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: x[rows] for name, x in held.items() if x is not None})
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def normalized(self) -> Batch:
-        """The same with advantages of mean 0 and standard deviation 1."""
-        return replace(self, advantage=(self.advantage - self.advantage.mean()) / (self.advantage.std() + 1e-8))
 
 
 @dataclass(frozen=True)
@@ -135,6 +101,26 @@ class PPO(OnPolicy):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"
+    settings: PPOSettings
+
+    def _networks(self, seed: int) -> tuple[nn.Module, str]:
+        contract, s = self.environment.contract, self.settings
+        if self.network is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                return self.network(contract, s), "torch"
+        net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(seed), s.exploration, s.shared)
+        net.kernels = kernels_for(contract, s) if s.engine != "native" else None
+        return net, net.kernels.variant if net.kernels else "torch"
+
+    def _make_native(self, seed: int) -> NativeEngine:
+        if not isinstance(self.net, ActorCritic):
+            raise Unsupported("a network of your own is torch's")
+        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
+
+    def _prepare(self, seed: int) -> None:
+        super()._prepare(seed)
+        self.control = {"kl_weight": self.settings.kl_weight, "rate_factor": 1.0}
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Several epochs of gradient steps on one rollout."""
@@ -215,28 +201,3 @@ class PPO(OnPolicy):
         if settings.kl_control == "learning_rate":
             self.control["rate_factor"] *= rate_step(mean_kl, settings.target_kl)
         return False
-
-    def _batch(self, rollout: Rollout) -> tuple[Batch, float]:
-        """What the agents did in a rollout as one batch, and how much of the returns' variance the critic explained (NaN where they have none)."""
-        settings, shape = self.settings, rollout.reward.shape
-        inputs = self.inputs(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
-        action = torch.from_numpy(rollout.action.reshape(shape[0] * shape[1], *rollout.action.shape[2:]).copy())
-        allowed = None if rollout.allowed is None else torch.from_numpy(rollout.allowed.reshape(len(inputs), -1).copy())
-        with torch.no_grad():
-            policy, value_of = self.net(inputs) if allowed is None else self.net(inputs, allowed)
-            value = value_of.double().numpy().reshape(shape)
-            sampled = rollout.log_prob  # of rows that were ahead, by an earlier policy
-            log_prob = policy.log_prob(action) if sampled is None else torch.from_numpy(sampled.ravel().copy())
-            final_inputs = self.inputs(rollout.final_observation.reshape(-1, rollout.observation.shape[-1]))
-            final_value = self.net(final_inputs)[1].double().numpy().reshape(shape)
-        reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward
-        ends = rollout.terminated, rollout.truncated
-        advantage, returns = advantages(reward, value, final_value, *ends, settings.discount, settings.trace_decay, alive=rollout.alive)
-        old, gained, learnt = (torch.from_numpy(x.ravel().astype(np.float32)) for x in (value, self.weigh(advantage), returns))
-        batch = Batch(inputs, action, log_prob, old, gained, learnt, allowed)
-        if not rollout.alive.all():
-            batch = batch[torch.from_numpy(rollout.alive.ravel())]
-            value, returns = value[rollout.alive], returns[rollout.alive]
-        spread = float(returns.var())
-        explained = 1 - float((returns - value).var()) / spread if spread > 0 else float("nan")
-        return batch, explained
