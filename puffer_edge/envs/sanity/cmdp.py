@@ -77,16 +77,12 @@ def observe(state: Row, observation: Row) -> None:
 
 def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, Number, Number]:
     """One step through the table."""
-    u = uniform(draw, 0.0, 1.0)
-    reward, cost, following = 0.0 * u, 0.0 * u, 0.0 * u
-    for k in range(len(STATES)):
-        for a in range(CHOICES):
-            here = (state[0] == k) & (action[0] == a)
-            reward, cost = where(here, REWARD[k][a], reward), where(here, COST[k][a], cost)
-            for n in range(len(STATES) - 1):
-                following = following + where(here & (u >= REACHED[k][a][n]), 1.0, 0.0)
+    at, choice, u = int(state[0]), int(action[0]), uniform(draw, 0.0, 1.0)
+    following = 0.0
+    for reached in REACHED[at][choice]:
+        following = following + where(u >= reached, 1.0, 0.0)
     state[0], state[1] = following, state[1] + 1.0
-    return reward, cost, state[1] >= STEPS
+    return REWARD[at][choice], COST[at][choice], state[1] >= STEPS
 
 
 def arrays() -> tuple[Floats, Floats, Floats]:
