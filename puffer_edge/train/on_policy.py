@@ -67,7 +67,11 @@ class OnPolicy(Learner):
     def _make_native(self, seed: int) -> NativeEngine:
         if not isinstance(self.net, ActorCritic):
             raise Unsupported("a network of your own is torch's")
-        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
+        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy(), self._native_critic())
+
+    def _native_critic(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32], int] | None:
+        """Hidden widths, flat buffer and seed of a critic of costs in C; None without one."""
+        return None
 
     def _prepare(self, seed: int) -> None:
         s, rows = self.settings, self.settings.rows * self.environment.agents

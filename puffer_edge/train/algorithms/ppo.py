@@ -159,7 +159,7 @@ class PPO(OnPolicy):
             found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs, self.weigh)
             if steered:
                 self._steer(found["epoch_kl"], 0.0)
-        return {name: value for name, value in found.items() if name not in ("epoch_kl", "cost_value_loss")}
+        return {name: value for name, value in found.items() if name != "epoch_kl"}
 
     def _update_in_torch(self, rollout: Rollout) -> dict[str, float]:
         settings, batch, explained = self.settings, *self._batch(rollout)
