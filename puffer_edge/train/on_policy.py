@@ -18,6 +18,7 @@ from puffer_edge.train.distributions import Distribution
 from puffer_edge.train.loop import Learner, Lived
 from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
+from puffer_edge.train.nets.recurrent import Past, RecurrentActorCritic
 from puffer_edge.train.normalize import RewardScale
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
@@ -50,10 +51,15 @@ class OnPolicy(Learner):
     def _networks(self, seed: int) -> tuple[nn.Module, str]:
         contract, s = self.environment.contract, self.settings
         if self.network is not None:
+            if s.memory != "none":
+                raise Unsupported(f"memory {s.memory!r} is of the package's own networks: leave out network=, or memory")
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 return self.network(contract, s), "torch"
-        net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(seed), s.exploration, s.shared)
+        generator = torch.Generator().manual_seed(seed)
+        if s.memory != "none":
+            return RecurrentActorCritic(contract, s, generator), "torch"
+        net = ActorCritic(contract, s.hidden, s.activation, s.log_std, generator, s.exploration, s.shared, s.image, s.filters)
         net.kernels = kernels_for(contract, s) if s.engine != "native" else None
         return net, net.kernels.variant if net.kernels else "torch"
 
@@ -61,6 +67,8 @@ class OnPolicy(Learner):
         return torch.optim.Adam(self.net.parameters(), lr=self.settings.learning_rate, eps=1e-5, fused=True)
 
     def _make_native(self, seed: int) -> NativeEngine:
+        if isinstance(self.net, RecurrentActorCritic):
+            raise Unsupported(f"memory {self.settings.memory!r} is of the torch engine")
         if not isinstance(self.net, ActorCritic):
             raise Unsupported("a network of your own is torch's")
         return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
@@ -74,7 +82,10 @@ class OnPolicy(Learner):
             *((1, 1) if self.native else (s.horizon, rows)),
             masked=self.environment.allowed is not None,
             asynchronous=isinstance(self.plant, Fleet),
+            memory=self.net.memory if isinstance(self.net, RecurrentActorCritic) else 0,
+            stretch=1 if self.native else s.stretch,
         )
+        self.memory = self._rollout.memory[0].copy()
 
     def _make_plant(self, seed: int) -> Plant | Fleet:
         s = self.settings
@@ -86,11 +97,12 @@ class OnPolicy(Learner):
         return Fleet(self.environment, seed, self.shield, world, s.batch)
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Moments of the rewards."""
-        if self.reward_scale is None:
-            return {}
-        m = self.reward_scale.moments
-        return {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": self.reward_scale.returns}
+        """Moments of the rewards, and memory."""
+        arrays: dict[str, npt.NDArray[Any]] = {"memory": self.memory} if self.memory.size else {}
+        if self.reward_scale is not None:
+            m = self.reward_scale.moments
+            arrays |= {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": self.reward_scale.returns}
+        return arrays
 
     def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``own_arrays`` gave."""
@@ -98,6 +110,8 @@ class OnPolicy(Learner):
             m = self.reward_scale.moments
             m.count, m.mean, m.m2 = float(arrays["reward.moments"][0]), arrays["reward.moments"][1], arrays["reward.moments"][2]
             self.reward_scale.returns = arrays["reward.returns"]
+        if self.memory.size and self.environment.pure:  # what lives begins new episodes
+            self.memory = arrays["memory"]
 
     def _take_in(self, seen: Floats) -> None:
         if self.native is not None:
@@ -112,6 +126,22 @@ class OnPolicy(Learner):
             return self.net.distribution(inputs, *masks)
         policy: Distribution = self.net(inputs, *masks)[0]
         return policy
+
+    def _recall(self, observation: Floats, allowed: Bools | None, memory: Floats) -> tuple[Distribution, Floats]:
+        if not isinstance(self.net, RecurrentActorCritic):
+            return super()._recall(observation, allowed, memory)
+        masks = () if allowed is None else (torch.from_numpy(allowed),)
+        policy, _, after = self.net.step(self.inputs(observation), torch.from_numpy(memory.astype(np.float32)), *masks)
+        return policy, after.numpy()
+
+    def _remember(self, t: int, after: Floats, step: StepResult) -> None:
+        """Write what step t began with, and go on from what is remembered after it, but where an episode ended or an agent did not act."""
+        rollout, agents = self._rollout, self.environment.agents
+        if t % rollout.stretch == 0:
+            rollout.memory[t // rollout.stretch] = self.memory
+        over = (step.terminated | step.truncated).reshape(-1, agents).all(-1)
+        rollout.kept[t] = step.alive & ~np.repeat(over, agents)
+        self.memory = np.where(rollout.kept[t][:, None], after, np.float32(0))
 
     def _collect(self) -> Rollout | Experience:
         if self.native is None:
@@ -137,15 +167,47 @@ class OnPolicy(Learner):
         observation, allowed = self.environment.contract.physical_observation(plant.last), plant.allowed
         for t in range(self.settings.horizon):
             with self.phases("policy"), torch.inference_mode():
-                action = self._sample(self._distribution(observation, allowed))
+                policy, after = self._recall(observation, allowed, self.memory)
+                action = self._sample(policy)
             with self.phases("environment"):
                 step = plant.step(self.physical(action))
             rollout.write(t, observation, allowed, action, step)
+            self._remember(t, after, step)
             self._count(slice(None), plant, step)
             if self.held_noise is not None:
                 self.held_noise.end(step.terminated | step.truncated)
             observation, allowed = step.observation, step.allowed
         return self._sound(rollout)
+
+    def _past(self, rollout: Rollout) -> Past | None:
+        """What the sequences of a rollout begin with; None without memory."""
+        if not self.memory.size:
+            return None
+        memory = torch.from_numpy(rollout.memory.reshape(-1, rollout.memory.shape[2]).copy())
+        return Past(memory, torch.from_numpy(rollout.arranged(rollout.kept.astype(np.float32))))
+
+    def _looked_back(
+        self, inputs: torch.Tensor, following: torch.Tensor, past: Past | None, allowed: torch.Tensor | None
+    ) -> tuple[Distribution, torch.Tensor, torch.Tensor]:
+        """What the networks say of a rollout as it is arranged.
+
+        Args:
+            inputs: what was acted on.
+            following: what followed, before any reset; its memory is that before any reset too.
+            past: of the sequences, all of whose steps count.
+            allowed: the choices that could be taken.
+
+        Returns:
+            the policy, (B,) values, and (B,) values of what followed.
+        """
+        masks = () if allowed is None else (allowed,)
+        if past is None:
+            policy, value = self.net(inputs, *masks)
+            return policy, value, self.net(following)[1]
+        assert isinstance(self.net, RecurrentActorCritic)
+        features, after = self.net.run(inputs, past.memory, past.kept)
+        policy, value = self.net.judge(past.samples(features), *(past.samples(x) for x in masks))
+        return policy, value, self.net.step(past.samples(following), past.samples(after))[1]
 
     def _collect_asynchronously(self, fleet: Fleet) -> Rollout:
         rollout = self._rollout

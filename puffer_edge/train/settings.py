@@ -20,6 +20,7 @@ CHOICES = {
     "schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
     "exploration": ("independent", "state"),
+    "memory": ("none", "gru", "lstm"),
     "kl_control": ("stop", "penalty", "learning_rate"),
 }
 """What a setting that is a word may be."""
@@ -37,7 +38,7 @@ class Settings:
     """
 
     ALGORITHM: ClassVar[str] = "a training"
-    WHOLE: ClassVar[tuple[str, ...]] = ("steps", "rows", "horizon", "hold", "evaluations", "evaluation_episodes", "checkpoints")
+    WHOLE: ClassVar[tuple[str, ...]] = ("steps", "rows", "horizon", "hold", "memory_size", "evaluations", "evaluation_episodes", "checkpoints")
     """Whole numbers of at least 1."""
     RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
         ("learning_rate", 0.0, 1.0),
@@ -77,6 +78,11 @@ class Settings:
     """Widths of the actor's hidden layers."""
     activation: str = "relu"
     """"relu" or "tanh"; relu is the cheaper one on a microcontroller."""
+    memory: str = "none"
+    """What a policy remembers by: "none", or a cell after its hidden layers, "gru" or "lstm"; of the torch engine, and of the algorithms
+    that say so."""
+    memory_size: int = 32
+    """Units of that cell; an LSTM keeps two numbers for each from step to step, a GRU one."""
     exploration: str = "independent"
     """Noise of a continuous head: "independent" at every step, or "state": a function of the state that is held for a while (gSDE)."""
     hold: int = 4
@@ -97,6 +103,11 @@ class Settings:
         for name, value in vars(self).items():
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
+
+    @property
+    def features(self) -> int:
+        """Numbers that the actor's last layer is given."""
+        return self.hidden[-1] if self.memory == "none" else self.memory_size
 
     def learning_rate_at(self, steps: int) -> float:
         """The schedule's learning rate after so many steps."""
@@ -188,7 +199,14 @@ class PPOSettings(Settings):
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the actor, and of the critic."""
     shared: bool = False
-    """Let the critic use the actor's hidden layers: half the arithmetic."""
+    """Let the critic use the actor's hidden layers, and its memory: half the arithmetic."""
+    sequence: int = 0
+    """Of a policy with memory: steps through which a gradient goes back. Each such stretch of the horizon, which must be a multiple of it,
+    starts from the memory that the policy had there; a minibatch has whole ones. 0: the horizon."""
+    image: tuple[int, ...] = ()
+    """Channels, height and width of an observation that is a picture, flattened in this order; empty: it is none."""
+    filters: tuple[int, ...] = ()
+    """Of a picture: filters of each convolution before the hidden layers. They are 3×3, and each halves height and width."""
     scale_reward: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
     amp: bool = False
@@ -197,6 +215,11 @@ class PPOSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_ppo(self)
+
+    @property
+    def stretch(self) -> int:
+        """Steps of a sequence; 1 where there is no memory."""
+        return 1 if self.memory == "none" else self.sequence or self.horizon
 
     def entropy_weight_at(self, steps: int) -> float:
         """The entropy bonus's weight after so many steps."""
@@ -276,7 +299,32 @@ def _check_ppo(s: PPOSettings) -> None:
         raise InvalidInput(f"batch must be a whole number that is not negative, not {s.batch!r}")
     if s.vector == "asynchronous" and s.exploration == "state":
         raise InvalidInput("exploration 'state' holds its noise over steps that all rows make together: take vector = 'processes'")
+    _check_memory(s)
+    _check_picture(s)
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:
         raise InvalidInput(f"a minibatch of {s.minibatch} samples cannot be added up from {s.accumulate} parts")
+
+
+def _check_memory(s: PPOSettings) -> None:
+    if not _is_whole(s.sequence) or s.sequence < 0 or (s.sequence and s.horizon % s.sequence):
+        fit = ", ".join(str(n) for n in range(1, s.horizon + 1) if s.horizon % n == 0)
+        raise InvalidInput(f"sequence must divide the horizon of {s.horizon} ({fit}), or be 0 for all of it, not {s.sequence!r}")
+    if s.memory == "none":
+        return
+    if s.memory_size > 4096:
+        raise InvalidInput(f"memory_size must lie in 1 … 4096, not {s.memory_size}")
+    if s.minibatch < s.stretch:
+        raise InvalidInput(f"a minibatch of {s.minibatch} samples holds no sequence of {s.stretch} steps: raise minibatch, or lower sequence")
+    if s.vector == "asynchronous":
+        raise InvalidInput("a policy with memory needs rows that make their steps together: take vector = 'processes'")
+
+
+def _check_picture(s: PPOSettings) -> None:
+    whole = all(isinstance(x, (tuple, list)) and all(_is_whole(n) and 1 <= n <= 4096 for n in x) for x in (s.image, s.filters))
+    if not whole or len(s.image) not in (0, 3) or bool(s.image) != bool(s.filters):
+        raise InvalidInput(
+            "image is (channels, height, width) and filters names at least one convolution, each number 1 … 4096; both or neither, "
+            f"not {s.image!r} and {s.filters!r}"
+        )

@@ -15,7 +15,8 @@ Differences from the paper:
 - ``dual_clip`` bounds the objective where the advantage is negative (Ye et al., 2020, arXiv 1912.09729, eq. 5);
 - ``target_kl`` acts in one of three ways, ``kl_control``. The KL is always E[r − 1 − log r] over the sampled actions, an estimate of
   KL(π_old ‖ π_θ) without bias and never negative (Schulman, 2020);
-- an episode that the clock ends bootstraps from the observation before the reset.
+- an episode that the clock ends bootstraps from the observation before the reset;
+- with ``memory`` a minibatch is whole sequences, each of which starts from the memory that the policy had there.
 
 With a shield, probabilities belong to what the policy proposed, rewards to what was applied.
 """
@@ -29,7 +30,9 @@ import torch
 from torch import nn
 
 from puffer_edge.train.advantages import advantages
+from puffer_edge.train.distributions import Distribution
 from puffer_edge.train.native.learner import Experience
+from puffer_edge.train.nets.recurrent import Past
 from puffer_edge.train.on_policy import OnPolicy
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
@@ -52,7 +55,7 @@ def rate_step(kl: float, target: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Samples of one update, B of them.
+    """Samples of one update, B of them; with memory S sequences of L steps, and (S, L, …) in the place of (B, …).
 
     Attributes:
         inputs: (B, n) normalised observations.
@@ -62,6 +65,7 @@ class Batch:
         advantage: (B,).
         returns: (B,) what the critic learns.
         allowed: (B, n_outputs) bool, the choices that could be taken; None where all could.
+        past: what the sequences begin with; None without memory.
     """
 
     inputs: torch.Tensor
@@ -71,6 +75,7 @@ class Batch:
     advantage: torch.Tensor
     returns: torch.Tensor
     allowed: torch.Tensor | None = None
+    past: Past | None = None
 
     def __getitem__(self, rows: torch.Tensor | slice) -> Batch:
         held = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -79,9 +84,22 @@ class Batch:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def size(self) -> int:
+        """How many samples."""
+        return len(self.samples().advantage)
+
+    def samples(self) -> Batch:
+        """The same without memory, one sample after the other."""
+        if self.past is None:
+            return self
+        held = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "past"}
+        return replace(self, past=None, **{name: self.past.samples(x) for name, x in held.items() if x is not None})
+
     def normalized(self) -> Batch:
         """The same with advantages of mean 0 and standard deviation 1."""
-        return replace(self, advantage=(self.advantage - self.advantage.mean()) / (self.advantage.std() + 1e-8))
+        seen = self.samples().advantage
+        return replace(self, advantage=(self.advantage - seen.mean()) / (seen.std() + 1e-8))
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,8 @@ def loss(net: nn.Module, batch: Batch, settings: PPOSettings, weights: Weights) 
     Returns:
         the loss; (5,) ``STATISTICS``, detached.
     """
-    policy, value = net(batch.inputs, batch.allowed) if batch.allowed is not None else net(batch.inputs)
+    policy, value = outputs(net, batch)
+    batch = batch.samples()
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio, advantage = log_ratio.exp(), batch.advantage
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
@@ -118,6 +137,12 @@ def loss(net: nn.Module, batch: Batch, settings: PPOSettings, weights: Weights) 
         statistics = torch.stack([policy_loss, value_loss, entropy, kl, clip_fraction])
     total = policy_loss + settings.value_weight * value_loss - weights.entropy * entropy
     return (total + weights.kl * kl if weights.kl else total), statistics
+
+
+def outputs(net: nn.Module, batch: Batch) -> tuple[Distribution, torch.Tensor]:
+    """What the networks say of a batch's samples, in their order: the policy, and values."""
+    found: tuple[Distribution, torch.Tensor] = net(batch.inputs, *(x for x in (batch.past, batch.allowed) if x is not None))
+    return found
 
 
 def critic_loss(value: torch.Tensor, batch: Batch, settings: PPOSettings) -> torch.Tensor:
@@ -135,6 +160,7 @@ class PPO(OnPolicy):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"
+    remembers = True
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Several epochs of gradient steps on one rollout."""
@@ -167,9 +193,10 @@ class PPO(OnPolicy):
         for _ in range(settings.epochs):
             first = len(seen)
             order = torch.from_numpy(self.shuffle_rng.permutation(len(batch)))
-            for rows in torch.split(order, settings.minibatch):
-                if len(rows) >= 2 or not settings.normalize_advantage:  # a lone sample has no standard deviation
-                    seen.append(self._step(batch[rows]))
+            for rows in torch.split(order, settings.minibatch // settings.stretch):
+                minibatch = batch[rows]
+                if minibatch.size >= (2 if settings.normalize_advantage else 1):  # a lone sample has no standard deviation
+                    seen.append(self._step(minibatch))
             if self._steer(torch.stack(seen[first:])[:, KL].double().mean().item(), seen[-1][KL].item()):
                 break
         means = dict(zip(STATISTICS, torch.stack(seen).double().mean(0).tolist()))
@@ -194,9 +221,10 @@ class PPO(OnPolicy):
         statistics = torch.zeros(len(STATISTICS))
         self.optimizer.zero_grad()
         for rows in torch.arange(len(batch)).tensor_split(settings.accumulate):
-            share = len(rows) / len(batch)
+            samples = batch[slice(int(rows[0]), int(rows[-1]) + 1)]
+            share = samples.size / batch.size
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.amp):
-                value, part = loss(self.net, batch[slice(int(rows[0]), int(rows[-1]) + 1)], settings, weights)
+                value, part = loss(self.net, samples, settings, weights)
             (share * value if settings.accumulate > 1 else value).backward()  # type: ignore[no-untyped-call]
             statistics += share * part
         nn.utils.clip_grad_norm_(self.net.parameters(), settings.max_grad_norm)
@@ -218,24 +246,24 @@ class PPO(OnPolicy):
 
     def _batch(self, rollout: Rollout) -> tuple[Batch, float]:
         """What the agents did in a rollout as one batch, and how much of the returns' variance the critic explained (NaN where they have none)."""
-        settings, shape = self.settings, rollout.reward.shape
-        inputs = self.inputs(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
-        action = torch.from_numpy(rollout.action.reshape(shape[0] * shape[1], *rollout.action.shape[2:]).copy())
-        allowed = None if rollout.allowed is None else torch.from_numpy(rollout.allowed.reshape(len(inputs), -1).copy())
+        settings, arranged = self.settings, rollout.arranged
+        inputs, following = (self.inputs(arranged(x)) for x in (rollout.observation, rollout.final_observation))
+        action = torch.from_numpy(arranged(rollout.action))
+        allowed = None if rollout.allowed is None else torch.from_numpy(arranged(rollout.allowed))
+        past = self._past(rollout)
         with torch.no_grad():
-            policy, value_of = self.net(inputs) if allowed is None else self.net(inputs, allowed)
-            value = value_of.double().numpy().reshape(shape)
+            policy, value_of, final_of = self._looked_back(inputs, following, past, allowed)
             sampled = rollout.log_prob  # of rows that were ahead, by an earlier policy
-            log_prob = policy.log_prob(action) if sampled is None else torch.from_numpy(sampled.ravel().copy())
-            final_inputs = self.inputs(rollout.final_observation.reshape(-1, rollout.observation.shape[-1]))
-            final_value = self.net(final_inputs)[1].double().numpy().reshape(shape)
+            log_prob = policy.log_prob(action if past is None else past.samples(action)) if sampled is None else torch.from_numpy(arranged(sampled))
+        value, final_value = (rollout.in_time(x.double().numpy()) for x in (value_of, final_of))
         reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward
         ends = rollout.terminated, rollout.truncated
         advantage, returns = advantages(reward, value, final_value, *ends, settings.discount, settings.trace_decay, alive=rollout.alive)
-        old, gained, learnt = (torch.from_numpy(x.ravel().astype(np.float32)) for x in (value, advantage, returns))
-        batch = Batch(inputs, action, log_prob, old, gained, learnt, allowed)
+        old, gained, learnt = (torch.from_numpy(arranged(x.astype(np.float32))) for x in (value, advantage, returns))
+        batch = Batch(inputs, action, log_prob.view(old.shape), old, gained, learnt, allowed, past)
         if not rollout.alive.all():
-            batch = batch[torch.from_numpy(rollout.alive.ravel())]
+            alive = torch.from_numpy(arranged(rollout.alive))
+            batch = batch[alive] if past is None else replace(batch, past=replace(past, alive=alive))
             value, returns = value[rollout.alive], returns[rollout.alive]
         spread = float(returns.var())
         explained = 1 - float((returns - value).var()) / spread if spread > 0 else float("nan")

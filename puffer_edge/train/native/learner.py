@@ -40,6 +40,8 @@ def obstacle(environment: Environment, settings: PPOSettings) -> str:
         return "amp is of the torch engine"
     if settings.exploration != "independent":
         return f"exploration {settings.exploration!r} is of the torch engine"
+    if settings.image:
+        return "a picture's convolutions are of the torch engine"
     if settings.epochs > structs.MOST_EPOCHS:
         return f"it makes up to {structs.MOST_EPOCHS} epochs"
     return shape_of(environment.contract, settings).why_not() or lacking(environment)
@@ -71,7 +73,7 @@ def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
         Unsupported: the settings ask for native kernels, which cannot serve.
     """
     shape = shape_of(contract, settings)
-    modules = "amp" if settings.amp else "exploration 'state'" if settings.exploration != "independent" else ""
+    modules = "amp" if settings.amp else "exploration 'state'" if settings.exploration != "independent" else "a picture" if settings.image else ""
     why = f"{modules} needs torch's modules" if modules else shape.why_not() or why_not()
     if settings.kernels == "torch" or (why and settings.kernels == "auto"):
         return None
