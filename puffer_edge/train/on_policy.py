@@ -16,7 +16,7 @@ from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train import vector
 from puffer_edge.train.distributions import Distribution
 from puffer_edge.train.loop import Learner, Lived
-from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
+from puffer_edge.train.native.learner import Experience, NativeEngine, cells_library, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.nets.recurrent import Past, RecurrentActorCritic
 from puffer_edge.train.normalize import RewardScale
@@ -58,7 +58,8 @@ class OnPolicy(Learner):
                 return self.network(contract, s), "torch"
         generator = torch.Generator().manual_seed(seed)
         if s.memory != "none":
-            return RecurrentActorCritic(contract, s, generator), "torch"
+            library = cells_library(s)
+            return RecurrentActorCritic(contract, s, generator, library), library.variant if library else "torch"
         net = ActorCritic(contract, s.hidden, s.activation, s.log_std, generator, s.exploration, s.shared, s.image, s.filters)
         net.kernels = kernels_for(contract, s) if s.engine != "native" else None
         return net, net.kernels.variant if net.kernels else "torch"

@@ -18,7 +18,7 @@ from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Normalizer
 from puffer_edge.spaces import Floats
-from puffer_edge.train.native import structs, why_not
+from puffer_edge.train.native import load, structs, why_not
 from puffer_edge.train.native.engine import Engine, Shape, fill
 from puffer_edge.train.settings import PPOSettings, cores
 
@@ -80,6 +80,17 @@ def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
     if why:
         raise Unsupported(f"there are no native kernels for this training: {why}")
     return Engine(shape, settings.threads or threads_for(shape, settings))
+
+
+def cells_library(settings: PPOSettings) -> Any:
+    """The library that computes the torch engine's recurrent cells; None where torch does, because it is asked for or nothing else can.
+
+    Raises:
+        Unsupported: the settings ask for native kernels, and there are none here.
+    """
+    if settings.kernels == "torch" or (settings.kernels == "auto" and why_not()):
+        return None
+    return load()
 
 
 def threads_for(shape: Shape, settings: PPOSettings) -> int:

@@ -7,6 +7,7 @@ backpropagation through time; Williams and Peng, 1990). Equations and gate order
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from puffer_edge.contract import Contract
 from puffer_edge.policy import AnyLayer, Recurrent
 from puffer_edge.train.distributions import Distribution, distribution_of
+from puffer_edge.train.native.cells import CellsFunction
 from puffer_edge.train.nets import encoder
 from puffer_edge.train.settings import PPOSettings
 
@@ -67,7 +69,7 @@ class Cell(nn.Module):
         return Recurrent(self.kind, *(encoder.numbers(p) for p in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)))
 
 
-def unroll(cells: list[Cell], given: list[torch.Tensor], memory: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+def unroll(cells: list[Cell], given: list[torch.Tensor], memory: torch.Tensor, kept: torch.Tensor, library: Any = None) -> torch.Tensor:
     """Several cells of one kind and size side by side through a sequence, as one batched product a step.
 
     Args:
@@ -75,19 +77,23 @@ def unroll(cells: list[Cell], given: list[torch.Tensor], memory: torch.Tensor, k
         given: of each (S, L, I), what it is given.
         memory: (S, K · states · H) before the first step.
         kept: (S, L) what the memory is multiplied by after each step.
+        library: of the native trainer, which then computes the recurrence; its last bits are others.
 
     Returns:
         (L, states, K, S, H) memory after each step, before it is cleared.
     """
     kind, rows = cells[0].kind, len(memory)
-    after = list(memory.view(rows, len(cells), STATES[kind], -1).permute(2, 1, 0, 3))
-    weight = torch.stack([cell.weight_hh for cell in cells]).transpose(1, 2)
-    bias = torch.stack([cell.bias_hh for cell in cells])[:, None]
+    start = memory.view(rows, len(cells), STATES[kind], -1).permute(2, 1, 0, 3)
+    weight, bias = (torch.stack([getattr(cell, name) for cell in cells]) for name in ("weight_hh", "bias_hh"))
     inputs = torch.stack([nn.functional.linear(x.transpose(0, 1), cell.weight_ih, cell.bias_ih) for cell, x in zip(cells, given)], 1)
-    step, found = _gru if kind == "gru" else _lstm, []
-    with torch.autocast("cpu", enabled=False):  # in bfloat16 what a sequence remembers would be lost in its rounding
-        for x, keep in zip(inputs.to(weight.dtype), kept.t()[..., None]):
-            state = step(x, torch.baddbmm(bias, after[0], weight), after)
+    inputs = inputs.to(weight.dtype)  # in bfloat16 what a sequence remembers would be lost in its rounding
+    if library is not None:
+        native: torch.Tensor = CellsFunction.apply(library, inputs, weight, bias, kept.t(), start)  # type: ignore[no-untyped-call]
+        return native
+    step, found, after, turned = _gru if kind == "gru" else _lstm, list[torch.Tensor](), list(start), weight.transpose(1, 2)
+    with torch.autocast("cpu", enabled=False):
+        for x, keep in zip(inputs, kept.t()[..., None]):
+            state = step(x, torch.baddbmm(bias[:, None], after[0], turned), after)
             found.append(torch.stack(state))
             after = [part * keep for part in state]
     return torch.stack(found)
@@ -115,14 +121,16 @@ class RecurrentActorCritic(nn.Module):
         contract: decides inputs, outputs and head.
         settings: of the training.
         generator: draws the weights.
+        library: of the native trainer, for the cells; None for torch's loop.
 
     Attributes:
         memory: M, numbers of a row.
         remembered: those of them that are the actor's, which come first.
     """
 
-    def __init__(self, contract: Contract, settings: PPOSettings, generator: torch.Generator) -> None:
+    def __init__(self, contract: Contract, settings: PPOSettings, generator: torch.Generator, library: Any = None) -> None:
         super().__init__()
+        self.library = library
         s, self.contract, self.activation = settings, contract, settings.activation
         self.encoders, self.cells = nn.ModuleList(), nn.ModuleList()
         for _ in ("actor",) if s.shared else ("actor", "critic"):
@@ -184,7 +192,7 @@ class RecurrentActorCritic(nn.Module):
         flat = inputs.flatten(0, 1)
         given = [network(flat).view(rows, steps, -1) for network in list(self.encoders)[:count]]
         cells = [cell for cell in list(self.cells)[:count] if isinstance(cell, Cell)]
-        after = unroll(cells, given, memory, kept).permute(3, 0, 2, 1, 4)
+        after = unroll(cells, given, memory, kept, self.library).permute(3, 0, 2, 1, 4)
         return after[:, :, :, 0], after.flatten(2)
 
     def judge(self, features: torch.Tensor, allowed: torch.Tensor | None = None) -> tuple[Distribution, torch.Tensor]:
