@@ -48,13 +48,13 @@ def train(
 
     Args:
         environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume.
-        algo: ppo or sac; the other flags are those of its settings, so look at --help with it.
+        algo: ppo, sac, ppo-lagrangian or pid-lagrangian; the other flags are those of its settings, so look at --help with it.
         values: settings of the algorithm.
-        settings: TOML file with a table for the algorithm, [ppo] or [sac].
+        settings: TOML file with a table for the algorithm, such as [ppo].
         seed: of everything random; with --seeds the first one.
         seeds: train so many times, side by side on the cores there are, and print the interquartile mean of the returns.
-        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-sac-SEED with SAC. A run that is there already is kept as
-            FOLDER.1, FOLDER.2 …
+        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-ALGO-SEED with another algorithm than PPO. A run that is
+            there already is kept as FOLDER.1, FOLDER.2 …
         shield: train behind the default shield (--no-shield: without any).
         resume: run folder to go on with, from its latest checkpoint; of the settings only --steps may change.
         tensorboard: write event files too (needs the extra 'tensorboard').
@@ -211,9 +211,9 @@ def _train_seeds(environment: str, algorithm: str, values: Settings, first: int,
     summary = found.summary()
 
     def show() -> None:
-        table = Table("seed", "return", "status", box=None, pad_edge=False)
+        table = Table("seed", "return", "cost", "status", box=None, pad_edge=False)
         for row in summary["seeds"]:
-            table.add_row(str(row["seed"]), "–" if row["return"] is None else f"{row['return']:.1f}", row["status"])
+            table.add_row(str(row["seed"]), *("–" if row[name] is None else f"{row[name]:.1f}" for name in ("return", "cost")), row["status"])
         OUT.print(table)
         if summary["iqm"] is not None:
             low, high = summary["interval"]
@@ -248,10 +248,23 @@ def _show_training(result: dict[str, Any], solved: float) -> None:
             low, high = found["interval"]
             OUT.print(f"  return {found['return']:.1f} (95 % interval {low:.1f} … {high:.1f}) {words}, {found['episodes']} fresh episodes")
             _warn_of_forbidden(found)
-    if result["evaluation"] and result["evaluation"]["return"] < solved:
+    if "constraint" in result:
+        _show_constraint(result["constraint"])
+    if result["evaluation"] and result["evaluation"]["return"] < solved < float("inf"):  # where anybody says when it is
         OUT.print(f"  not solved: {result['environment']} counts as solved at {solved:g}; more --steps or a larger --hidden may help", style="yellow")
     name = f"{result['environment']}-rp2040".replace(":", "-")
     OUT.print(f"next: puffer-edge export {quote(result['run'])} --target rp2040 --out build/{name}")
+
+
+def _show_constraint(about: dict[str, Any]) -> None:
+    """Say what an episode costs, what it may cost, and what is wrong with that."""
+    sampled = about["chosen"]["sampled"]
+    OUT.print(
+        f"  cost {about['cost']:.4g} an episode, allowed are {about['cost_limit']:g}; sampled from, when it was chosen, it had return "
+        f"{sampled['return']:.1f} at cost {sampled['cost']:.4g}"
+    )
+    for words in about["words"]:
+        OUT.print(f"  {words}", style="yellow")
 
 
 def _warn_of_forbidden(found: dict[str, Any]) -> None:

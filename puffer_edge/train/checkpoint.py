@@ -25,7 +25,7 @@ from puffer_edge.train.loop import Learner, NetworkMaker
 from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS
 
-FORMAT = 2
+FORMAT = 3
 MAX_FILE = 2**30
 """Largest checkpoint that is read: networks of 256×256 make 2 MiB."""
 MAX_HEADER = 2**24

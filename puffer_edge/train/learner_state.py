@@ -33,7 +33,9 @@ def arrays_of(learner: Learner) -> dict[str, Any]:
     arrays |= learner.own_arrays()
     arrays |= {
         "episode_return": learner.episode_return,
+        "episode_cost": learner.episode_cost,
         "recent_returns": np.array(learner.recent_returns, np.float64),
+        "recent_costs": np.array(learner.recent_costs, np.float64),
         "recent_lengths": np.array(learner.recent_lengths, np.int64),
     }
     return arrays
@@ -72,8 +74,9 @@ def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, An
         learner.held_noise.matrix, learner.held_noise.age = arrays["exploration.matrix"], arrays["exploration.age"]
     learner.moments.count, learner.moments.mean, learner.moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
     learner.load_own(arrays)
-    learner.episode_return = arrays["episode_return"]
+    learner.episode_return, learner.episode_cost = arrays["episode_return"], arrays["episode_cost"]
     learner.recent_returns.extend(arrays["recent_returns"].tolist())
+    learner.recent_costs.extend(arrays["recent_costs"].tolist())
     learner.recent_lengths.extend(arrays["recent_lengths"].tolist())
     learner.noise_rng.bit_generator.state = values["noise_rng"]
     learner.shuffle_rng.bit_generator.state = values["shuffle_rng"]

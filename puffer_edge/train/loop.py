@@ -29,11 +29,8 @@ from puffer_edge.train import vector
 from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
 from puffer_edge.train.normalize import Moments
 from puffer_edge.train.phases import Phases
-from puffer_edge.train.settings import Settings
+from puffer_edge.train.settings import RECENT, Settings
 from puffer_edge.train.settings_file import ALGORITHMS, preset
-
-RECENT = 100
-"""Episodes over which ``ep_rew_mean`` is the mean."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +141,10 @@ class Learner:
     """Whether it trains policies with memory."""
     settings: Settings
     native: NativePart | None
+    cost_limit: float | None = None
+    """What an episode may cost in the mean; None where nothing is asked of it. A policy that keeps it is better than one that does not."""
+    cost_seen = False
+    """Whether a step had a cost, where there is a limit on them."""
     engine_note: str
     """Why it trains otherwise than "auto" would have it; empty where nothing is in the way."""
 
@@ -187,8 +188,9 @@ class Learner:
         self.control: dict[str, float] = {}
         self.steps = 0
         self.phases = Phases()
-        self.episode_return = np.zeros(rows)
+        self.episode_return, self.episode_cost = np.zeros(rows), np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
+        self.recent_costs: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
         channels = contract.actions
         self._scale = np.array([(c.high - c.low) / 2 for c in channels])
@@ -368,9 +370,9 @@ class Learner:
     def _as_memory(self, state: State | None, episode_start: npt.ArrayLike | None, rows: int) -> Floats:
         """A state as (rows, memory) numbers, cleared where episodes begin."""
         s = self.settings
-        parts, shape = {"none": 0, "gru": 1, "lstm": 2}[s.memory], (1, rows, s.memory_size)
+        parts, shape = s.remembered // s.memory_size, (1, rows, s.memory_size)
         if state is None or not parts:
-            return np.zeros((rows, parts * s.memory_size))
+            return np.zeros((rows, s.remembered))
         if len(state) != parts or any(np.shape(part) != shape for part in state):
             raise InvalidInput(f"the state of {rows} rows is {parts} of shape {shape}, not {[np.shape(part) for part in state]}")
         memory = np.concatenate([np.asarray(part, np.float64)[0] for part in state], -1)
@@ -381,6 +383,21 @@ class Learner:
         """(..., memory) numbers as a state."""
         memory = np.atleast_2d(memory)
         return tuple(np.split(memory[None], memory.shape[1] // self.settings.memory_size, -1)) if memory.shape[1] else None
+
+    def sample(self, observation: Floats, memory: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Draw from what is trained by a generator of one's own.
+
+        Args:
+            observation: (N, n) physical.
+            memory: (N, ``settings.remembered``) what the step before returned; zeros at an episode's start.
+            rng: the generator.
+
+        Returns:
+            (N, m) physical actions; the next memory.
+        """
+        with torch.inference_mode():
+            policy, after = self._recall(observation, None, memory)
+            return self.physical(policy.sample(rng).numpy()), after
 
     @property
     def deployable(self) -> bool:
@@ -439,13 +456,19 @@ class Learner:
         return checkpoint.load(cls, path, environment, network)
 
     def _count(self, rows: slice, plant: Plant, step: StepResult) -> None:
-        """Take a step of these rows into the episodes' returns and lengths."""
-        returns = self.episode_return[rows]
+        """Take a step of these rows into the episodes' returns, costs and lengths."""
+        returns, costs = self.episode_return[rows], self.episode_cost[rows]
         returns += step.reward
-        for k in np.flatnonzero(step.alive & (step.terminated | step.truncated)):
-            self.recent_returns.append(float(returns[k]))
-            self.recent_lengths.append(int(step.length[k]))
-            returns[k] = 0.0
+        costs += step.cost
+        ended = np.flatnonzero(step.alive & (step.terminated | step.truncated))
+        self._count_ended(returns[ended], costs[ended], step.length[ended])
+        returns[ended] = costs[ended] = 0.0
+
+    def _count_ended(self, returns: Floats, costs: Floats, lengths: npt.NDArray[Any]) -> None:
+        """Take in the episodes that ended, in order of time."""
+        self.recent_returns.extend(returns.tolist())
+        self.recent_costs.extend(costs.tolist())
+        self.recent_lengths.extend(lengths.tolist())
 
     def _sample(self, policy: Distribution) -> npt.NDArray[Any]:
         """(N,) choices or (N, m) outputs for the rows of the rollout."""
@@ -483,6 +506,7 @@ class Learner:
             "steps": self.steps,
             "ep_rew_mean": float(np.mean(self.recent_returns)) if self.recent_returns else nan,
             "ep_len_mean": float(np.mean(self.recent_lengths)) if self.recent_lengths else nan,
+            "ep_cost_mean": float(np.mean(self.recent_costs)) if self.recent_costs else nan,
             "cost_rate": float(lived.cost.sum()) / float(lived.alive.sum()),
             "intervention_rate": lived.intervention_rate,
             **statistics,

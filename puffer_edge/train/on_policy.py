@@ -28,13 +28,17 @@ from puffer_edge.train.vector.asynchronous import Fleet, Sent
 class OnPolicy(Learner):
     """A learner that forgets each rollout once it has learnt from it. An algorithm adds ``update``."""
 
-    losses = ("policy_loss", "value_loss")
+    losses: tuple[str, ...] = ("policy_loss", "value_loss")
     settings: PPOSettings
     native: NativeEngine | None
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Learn from one rollout; returns statistics by name."""
         raise NotImplementedError
+
+    def weigh(self, advantage: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the policy learns from the (T, N) reward advantages of the rollout at hand: these, where nothing else counts."""
+        return advantage
 
     def _advance(self) -> tuple[Lived, dict[str, float]]:
         with self.phases("collect"):
@@ -72,7 +76,11 @@ class OnPolicy(Learner):
             raise Unsupported(f"memory {self.settings.memory!r} is of the torch engine")
         if not isinstance(self.net, ActorCritic):
             raise Unsupported("a network of your own is torch's")
-        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
+        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy(), self._native_critic())
+
+    def _native_critic(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32], int] | None:
+        """Hidden widths, flat buffer and seed of a critic of costs in C; None without one."""
+        return None
 
     def _prepare(self, seed: int) -> None:
         s, rows = self.settings, self.settings.rows * self.environment.agents
@@ -86,7 +94,7 @@ class OnPolicy(Learner):
             memory=self.net.memory if isinstance(self.net, RecurrentActorCritic) else 0,
             stretch=1 if self.native else s.stretch,
         )
-        self.memory = self._rollout.memory[0].copy()
+        self.memory = self._rollout.start.copy()
 
     def _make_plant(self, seed: int) -> Plant | Fleet:
         s = self.settings
@@ -136,10 +144,11 @@ class OnPolicy(Learner):
         return policy, after.numpy()
 
     def _remember(self, t: int, after: Floats, step: StepResult) -> None:
-        """Write what step t began with, and go on from what is remembered after it, but where an episode ended or an agent did not act."""
+        """Write what is remembered after step t, and go on from it, but where an episode ended or an agent did not act."""
         rollout, agents = self._rollout, self.environment.agents
-        if t % rollout.stretch == 0:
-            rollout.memory[t // rollout.stretch] = self.memory
+        if t == 0:
+            rollout.start[:] = self.memory
+        rollout.after[t] = after
         over = (step.terminated | step.truncated).reshape(-1, agents).all(-1)
         rollout.kept[t] = step.alive & ~np.repeat(over, agents)
         self.memory = np.where(rollout.kept[t][:, None], after, np.float32(0))
@@ -149,8 +158,7 @@ class OnPolicy(Learner):
             rollout: Rollout | Experience = self._collect_in_torch()
         else:
             rollout = self.native.collect(self._normalizer)
-            self.recent_returns.extend(rollout.returns.tolist())
-            self.recent_lengths.extend(rollout.lengths.tolist())
+            self._count_ended(rollout.returns, rollout.costs, rollout.lengths)
         if rollout.alive.sum() < (2 if self.settings.normalize_advantage else 1):
             raise InvalidInput(
                 f"{self.environment.name}: its agents acted {rollout.alive.sum()} times in {self.settings.horizon} steps of {self.settings.rows} "
@@ -184,8 +192,20 @@ class OnPolicy(Learner):
         """What the sequences of a rollout begin with; None without memory."""
         if not self.memory.size:
             return None
-        memory = torch.from_numpy(rollout.memory.reshape(-1, rollout.memory.shape[2]).copy())
-        return Past(memory, torch.from_numpy(rollout.arranged(rollout.kept.astype(np.float32))))
+        memory = rollout.before[:: rollout.stretch]
+        return Past(torch.from_numpy(memory.reshape(-1, memory.shape[2])), torch.from_numpy(rollout.arranged(rollout.kept.astype(np.float32))))
+
+    def shown(self, rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a critic that keeps no memory is shown: normalised observations, and beside them what the networks remembered.
+
+        Returns:
+            (T, N, n + M) when the policy acted, and of what followed, before any reset.
+        """
+        seen = self.inputs(rollout.observation), self.inputs(rollout.final_observation)
+        if not self.memory.size:
+            return seen
+        remembered = torch.from_numpy(rollout.before), torch.from_numpy(rollout.after)
+        return torch.cat([seen[0], remembered[0]], -1), torch.cat([seen[1], remembered[1]], -1)
 
     def _looked_back(
         self, inputs: torch.Tensor, following: torch.Tensor, past: Past | None, allowed: torch.Tensor | None
@@ -229,8 +249,9 @@ class OnPolicy(Learner):
         return self._sound(rollout)
 
     def _sound(self, rollout: Rollout) -> Rollout:
-        if not np.isfinite(rollout.reward).all():
-            t, row = np.argwhere(~np.isfinite(rollout.reward))[0].tolist()
-            found = rollout.reward[t, row]
-            raise Diverged(f"{self.environment.name} gave the reward {found} in row {row}, step {t} of the horizon that began at step {self.steps}")
+        for name, x in (("reward", rollout.reward), ("cost", rollout.cost)):
+            if not np.isfinite(x).all():
+                t, row = np.argwhere(~np.isfinite(x))[0].tolist()
+                where = f"in row {row}, step {t} of the horizon that began at step {self.steps}"
+                raise Diverged(f"{self.environment.name} gave the {name} {x[t, row]} {where}")
         return rollout

@@ -20,13 +20,15 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import BundleError, InvalidInput, PufferEdgeError, WriteFailed
 from puffer_edge.files import write_atomic
-from puffer_edge.integer.reference import InFloat
+from puffer_edge.integer.reference import InFloat, Proposer
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
 from puffer_edge.train.loop import Callback, Learner, Progress
 from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, is_run
+from puffer_edge.train.sampled import Sampled
 from puffer_edge.train.settings_file import format_settings
+from puffer_edge.train.verdict import rank, verdict
 from puffer_edge.train.writer import Writer
 
 FINAL_EPISODES = 100
@@ -44,7 +46,8 @@ class Recorder:
 
     Attributes:
         best: the policy that did best in the evaluations so far; None before the first.
-        best_return: its mean return in them.
+        chosen: what the evaluation said by which it was kept: "steps", "return", "cost", and under a limit on costs "sampled", a summary of
+            the same policy, sampled from.
         resumed: one mapping for each time this run was gone on with: ``steps`` it started from, whether the bits are those of a run that
             never stopped (``exact``), and ``because``, the reasons why they may not be.
     """
@@ -52,7 +55,7 @@ class Recorder:
     def __init__(self, folder: Path, learner: Learner, writers: Sequence[Writer] = ()) -> None:
         self.folder, self.learner, self.writers = folder, learner, writers
         self.best: Policy | None = None
-        self.best_return = -math.inf
+        self.chosen: dict[str, Any] = {}
         self.selection_seed, self.final_seed = (int(s) for s in np.random.SeedSequence([learner.seed, 1]).generate_state(2))
         self.resumed: list[dict[str, Any]] = []
         self.seconds_before = 0.0
@@ -124,8 +127,9 @@ class Recorder:
             result = self._result(status)
             kept = self.best or self.learner.last_good
             for name, shield in (("evaluation", self.learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
-                found = self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)
+                found = self._episodes(InFloat(kept), shield, FINAL_EPISODES, self.final_seed)
                 result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
+            result |= self._verdict(result["evaluation"])
             with self._writing("the result"):
                 self._write_result(result)
                 run = Run.load(self.folder)
@@ -186,14 +190,23 @@ class Recorder:
             self._log(p.metrics)
 
     def _select(self, steps: int) -> None:
-        """Keep the policy if it does at least as well as the best one did, on the same episodes."""
+        """Keep the policy if it does at least as well as the best one did, on the same episodes, a limit on costs coming first."""
         learner, policy = self.learner, self.learner.last_good
-        found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
+        about = learner.shield, learner.settings.evaluation_episodes, self.selection_seed
+        found = self._episodes(InFloat(policy), *about)
         low, high = found["interval"]
         scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
+        chosen = {"steps": steps, "return": found["return"], "cost": found["cost"]}
+        if learner.cost_limit is not None:
+            sampled = self._episodes(Sampled(learner, (self.selection_seed, steps)), *about)
+            scores |= {"eval_sampled_rew_mean": sampled["return"], "eval_sampled_cost_mean": sampled["cost"]}
+            chosen["sampled"] = {"episodes": about[1], "seed": about[2], **sampled}
         self._log({"steps": steps, **scores})
-        if found["return"] >= self.best_return:
-            self.best, self.best_return = policy, found["return"]
+        if not self.chosen or self._rank(chosen) >= self._rank(self.chosen):
+            self.best, self.chosen = policy, chosen
+
+    def _rank(self, chosen: Mapping[str, Any]) -> tuple[bool, float]:
+        return rank(chosen["return"], chosen["cost"], self.learner.cost_limit)
 
     def _checkpoint(self) -> None:
         """Write the policy kept, then a checkpoint from which this training can be gone on with, and remove those that are no longer kept."""
@@ -201,7 +214,7 @@ class Recorder:
         (self.best or learner.last_good).save(self.folder / POLICY)
         os.fsync(self._log_file.fileno())  # the checkpoint says how long the log is
         beside = {
-            "best_return": self.best_return if self.best else None,
+            "chosen": self.chosen,
             "log_bytes": os.fstat(self._log_file.fileno()).st_size,
             "seconds": self._seconds(),
             "resumed": self.resumed,
@@ -218,7 +231,7 @@ class Recorder:
         """Put this recorder, the log and the policy kept back to where a checkpoint was written."""
         try:
             beside, policy = manifest["beside"], bytes(arrays["beside.policy"])
-            best_return, log_bytes, seconds, resumed = (beside[key] for key in ("best_return", "log_bytes", "seconds", "resumed"))
+            chosen, log_bytes, seconds, resumed = (beside[key] for key in ("chosen", "log_bytes", "seconds", "resumed"))
         except (KeyError, TypeError) as error:
             raise BundleError(f"{file} belongs to no run: it lacks {error}") from None
         reasons = [
@@ -242,8 +255,8 @@ class Recorder:
             write_atomic(self.folder / POLICY, policy)
             if self.learner.settings.steps != planned:
                 self._write_settings()
-        if best_return is not None:
-            self.best, self.best_return = Policy.load(self.folder / POLICY), best_return
+        if chosen:
+            self.best, self.chosen = Policy.load(self.folder / POLICY), chosen
 
     def _conclude(self, status: str) -> None:
         """Save the policy kept, and how the training ended."""
@@ -257,11 +270,18 @@ class Recorder:
         result |= {"engine": self.learner.engine, "engine_note": self.learner.engine_note}
         return result | ({"resumed": self.resumed} if self.resumed else {})
 
+    def _verdict(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What is to be said of the limit on costs, if there is one and a policy was chosen by it."""
+        learner = self.learner
+        if learner.cost_limit is None or not self.chosen:
+            return {}
+        return {"constraint": verdict(learner.cost_limit, learner.environment.name, found, self.chosen, learner.cost_seen)}
+
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._began
 
-    def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
-        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed).summary(shield.stages)
+    def _episodes(self, proposer: Proposer, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
+        return closed_loop.play(self.learner.environment, proposer, shield, episodes, seed).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""

@@ -38,7 +38,8 @@ class Rollout:
         allowed: (T, N, n_outputs) bool: the choices that could be taken; None where all could.
         log_prob: (T, N) float32 log-probability with which the action was sampled; None where the policy is still that one.
         lag: (T, N) updates that were made between sampling and learning.
-        memory: (T / stretch, N, M) float32 what the networks remembered when each sequence began.
+        start: (N, M) float32 what the networks remembered when the rollout began.
+        after: (T, N, M) float32 what they remembered after each step, before any of it was cleared.
         kept: (T, N) bool: memory went on after the step; it was cleared where the episode ended, or the agent did not act.
     """
 
@@ -65,13 +66,18 @@ class Rollout:
         self.log_prob = np.zeros(shape, np.float32) if asynchronous else None
         self.lag = np.zeros(shape, np.int64)
         self.stretch = stretch
-        self.memory = np.zeros((horizon // stretch, rows, memory), np.float32)
+        self.start, self.after = np.zeros((rows, memory), np.float32), np.zeros((*shape, memory), np.float32)
         self.kept = np.ones(shape, bool)
 
     @property
     def intervention_rate(self) -> float:
         """Share of the agents' steps at which the shield acted."""
         return float(((self.stages != 0) & self.alive).sum()) / max(int(self.alive.sum()), 1)
+
+    @property
+    def before(self) -> npt.NDArray[np.float32]:
+        """(T, N, M) what the networks remembered when they were asked."""
+        return np.concatenate([self.start[None], np.where(self.kept[:-1, :, None], self.after[:-1], np.float32(0))])
 
     def write(
         self,
@@ -92,8 +98,8 @@ class Rollout:
 
     def arranged(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """(T, N, …) as an update takes it, in an array of its own: (T · N, …); with memory (S, stretch, …), sequences of all rows in turn."""
-        parts = x.reshape(-1, self.stretch, *x.shape[1:]).swapaxes(1, 2) if self.memory.shape[2] else x
-        ahead = (-1, self.stretch) if self.memory.shape[2] else (-1,)
+        parts = x.reshape(-1, self.stretch, *x.shape[1:]).swapaxes(1, 2) if self.start.size else x
+        ahead = (-1, self.stretch) if self.start.size else (-1,)
         found: npt.NDArray[Any] = np.array(parts, order="C").reshape(*ahead, *x.shape[2:])
         return found
 

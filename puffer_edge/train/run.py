@@ -181,8 +181,8 @@ def checkpoint_step(file: Path) -> int:
 
 
 def algorithm_names() -> tuple[str, ...]:
-    """The algorithms that exist: the files of ``puffer_edge/train/algorithms``."""
-    return names(algorithms.__name__, ".py")
+    """The algorithms that exist: the files of ``puffer_edge/train/algorithms``, a hyphen for each underscore."""
+    return tuple(name.replace("_", "-") for name in names(algorithms.__name__, ".py"))
 
 
 def _callbacks(progress: Callback | Sequence[Callback] | None) -> Sequence[Callback]:
@@ -193,12 +193,13 @@ def _callbacks(progress: Callback | Sequence[Callback] | None) -> Sequence[Callb
 
 def _algorithm(name: str) -> type[Learner]:
     try:
-        module = importlib.import_module(f"{algorithms.__name__}.{choose('algorithm', name, algorithm_names())}")
+        file = choose("algorithm", name, algorithm_names()).replace("-", "_")
+        module = importlib.import_module(f"{algorithms.__name__}.{file}")
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise MissingExtra("train", "training") from None
-    learner: type[Learner] = getattr(module, name.upper())
+    learner: type[Learner] = next(kind for kind in vars(module).values() if getattr(kind, "name", None) == name)
     return learner
 
 

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, TypeVar
 
 from puffer_edge.errors import InvalidInput
 
+RECENT = 100
+"""Episodes over which ``ep_rew_mean`` and ``ep_cost_mean`` are means."""
 MAX_SAMPLES = 2**26
 """Of one update: some GiB of memory already."""
 CHOICES = {
@@ -108,6 +110,11 @@ class Settings:
     def features(self) -> int:
         """Numbers that the actor's last layer is given."""
         return self.hidden[-1] if self.memory == "none" else self.memory_size
+
+    @property
+    def remembered(self) -> int:
+        """Numbers that the actor keeps from step to step."""
+        return {"none": 0, "gru": 1, "lstm": 2}[self.memory] * self.memory_size
 
     def learning_rate_at(self, steps: int) -> float:
         """The schedule's learning rate after so many steps."""

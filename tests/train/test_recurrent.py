@@ -16,7 +16,9 @@ from puffer_edge.envs.plant import Plant  # noqa: E402
 from puffer_edge.errors import InvalidInput, Unsupported  # noqa: E402
 from puffer_edge.train import resume, train  # noqa: E402
 from puffer_edge.train.algorithms.ppo import PPO, Weights, loss, outputs  # noqa: E402
+from puffer_edge.train.algorithms.ppo_lagrangian import PPOLagrangian  # noqa: E402
 from puffer_edge.train.algorithms.sac import SAC  # noqa: E402
+from puffer_edge.train.constraint import PPOLagrangianSettings  # noqa: E402
 from puffer_edge.train.nets.recurrent import Cell, Past, RecurrentActorCritic, unroll  # noqa: E402
 from puffer_edge.train.sac_settings import SACSettings  # noqa: E402
 from puffer_edge.train.settings import PPOSettings  # noqa: E402
@@ -109,7 +111,7 @@ def test_the_first_epoch_sees_the_probabilities_that_were_sampled(kind: str, nam
     np.testing.assert_allclose(ratio, 1.0, atol=1e-6)
     drawn = rollout.arranged(np.stack(sampled))[rollout.arranged(rollout.alive)]
     np.testing.assert_allclose(whole.log_prob.numpy(), drawn, atol=2e-6)
-    assert (~rollout.kept).any() and rollout.memory[1:].any()
+    assert (~rollout.kept).any() and rollout.before[4::4].any()
     if name == "multiagent":
         assert not rollout.alive.all() and len(drawn) == rollout.alive.sum() == batch.size
     statistics = loss(learner.net, batch.normalized(), learner.settings, Weights())[1]
@@ -122,12 +124,11 @@ def test_what_follows_is_valued_with_the_memory_from_before_the_reset(kind: str)
     learner = PPO(short("pendulum", 6), replace(SMALL, memory=kind, sequence=4)).learn(64)
     rollout, _ = lived(learner)
     net = learner.net
-    memory = torch.from_numpy(rollout.memory[0].copy())
+    memory = torch.from_numpy(rollout.start.copy())
     value, following = np.zeros((16, 4)), np.zeros((16, 4))
     with torch.no_grad():
         for t in range(16):
-            if t % 4 == 0:
-                np.testing.assert_allclose(rollout.memory[t // 4], memory, atol=1e-6)
+            np.testing.assert_allclose(rollout.before[t], memory, atol=1e-6)
             _, now, after = net.step(learner.inputs(rollout.observation[t]), memory)
             value[t], following[t] = now, net.step(learner.inputs(rollout.final_observation[t]), after)[1]
             memory = after * torch.from_numpy(~(rollout.terminated | rollout.truncated)[t])[:, None]
@@ -232,3 +233,26 @@ def test_past_picks_the_samples_of_its_sequences() -> None:
     assert past.samples(torch.arange(4).view(2, 2)).tolist() == [0, 2, 3]
     assert past[torch.tensor([1])].samples(torch.arange(2).view(1, 2)).tolist() == [0, 1]
     assert isinstance(PPO("memory", SMALL).net, RecurrentActorCritic)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_on_costs_inherits_memory(kind: str) -> None:
+    """Nothing of the constraint reaches the policy at a price of 0; its critic is shown what the networks remember, and a resumed one goes on."""
+    settings = PPOLagrangianSettings(**{**SMALL.to_dict(), "memory": kind, "cost_limit": 1e9, "multiplier": 0.0})
+    plain, safe = PPO("cartpole_no_velocity", replace(SMALL, memory=kind)), PPOLagrangian("cartpole_no_velocity", settings)
+    plain.learn(128)
+    safe.learn(128)
+    assert all(torch.equal(p, q) for p, q in zip(plain.net.parameters(), safe.net.parameters()))
+    rollout, _ = lived(safe)
+    shown, following = safe.shown(rollout)
+    assert shown.shape == following.shape == (16, 4, 2 + safe.net.memory)
+    inside = rollout.kept[:-1]
+    np.testing.assert_array_equal(following[:-1][inside], shown[1:][inside])
+    assert not shown[1:, :, 2:][~inside].any() and following[:-1, :, 2:][~inside].any()
+
+
+def test_a_priced_policy_with_memory_goes_on_to_the_bit(tmp_path: Path) -> None:
+    settings = PPOLagrangianSettings(**{**SMALL.to_dict(), "cost_limit": 0.5, "multiplier": 1.0, "engine": "torch"})
+    whole = train("cartpole_no_velocity", "ppo-lagrangian", out=tmp_path / "whole", settings=settings)
+    train("cartpole_no_velocity", "ppo-lagrangian", out=tmp_path / "parts", settings=settings, progress=lambda p: p.steps < 192)
+    assert_same_end(resume(tmp_path / "parts"), whole)

@@ -182,10 +182,10 @@ class PPO(OnPolicy):
         rates = {"entropy_weight": weights.entropy, "kl_weight": weights.kl, "stop_kl": stop}
         found: dict[str, float] = {}
         for epochs in [1] * settings.epochs if steered else [settings.epochs]:
-            found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs)
+            found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs, self.weigh)
             if steered:
                 self._steer(found["epoch_kl"], 0.0)
-        return {name: value for name, value in found.items() if name not in ("epoch_kl", "cost_value_loss")}
+        return {name: value for name, value in found.items() if name != "epoch_kl"}
 
     def _update_in_torch(self, rollout: Rollout) -> dict[str, float]:
         settings, batch, explained = self.settings, *self._batch(rollout)
@@ -259,7 +259,7 @@ class PPO(OnPolicy):
         reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward
         ends = rollout.terminated, rollout.truncated
         advantage, returns = advantages(reward, value, final_value, *ends, settings.discount, settings.trace_decay, alive=rollout.alive)
-        old, gained, learnt = (torch.from_numpy(arranged(x.astype(np.float32))) for x in (value, advantage, returns))
+        old, gained, learnt = (torch.from_numpy(arranged(x.astype(np.float32))) for x in (value, self.weigh(advantage), returns))
         batch = Batch(inputs, action, log_prob.view(old.shape), old, gained, learnt, allowed, past)
         if not rollout.alive.all():
             alive = torch.from_numpy(arranged(rollout.alive))

@@ -57,13 +57,9 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.activation, self.contract, self.shared = activation, contract, shared
-
-        def network(outputs: int, gain: float) -> nn.Sequential:
-            *inner, last, _ = encoder.modules(contract.n_observations, (*hidden, outputs), activation, generator, image, filters)
-            nn.init.orthogonal_(last.weight, gain, generator=generator)  # type: ignore[arg-type]
-            return nn.Sequential(*inner, last)
-
-        self.actor, self.critic = network(contract.n_outputs, 0.01), network(1, 1.0)
+        n, outputs, picture = contract.n_observations, contract.n_outputs, (image, filters)
+        self.actor = encoder.network(n, (*hidden, outputs), activation, 0.01, generator, *picture)
+        self.critic = encoder.network(n, (*hidden, 1), activation, 1.0, generator, *picture)
         if shared:
             self.critic = nn.Sequential(*list(self.actor)[:-1], self.critic[-1])
         if contract.head not in ("discrete", "multi_discrete"):

@@ -52,6 +52,22 @@ def modules(
     return found
 
 
+def network(
+    n: int,
+    widths: Sequence[int],
+    activation: str,
+    last_gain: float,
+    generator: torch.Generator,
+    image: Sequence[int] = (),
+    filters: Sequence[int] = (),
+) -> nn.Sequential:
+    """``modules`` without the last activation, and with another gain of the last layer's start."""
+    *inner, last, _ = modules(n, widths, activation, generator, image, filters)
+    assert isinstance(last, nn.Linear)
+    nn.init.orthogonal_(last.weight, last_gain, generator=generator)
+    return nn.Sequential(*inner, last)
+
+
 def _drawn(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> nn.Module:
     nn.init.orthogonal_(layer.weight, math.sqrt(2), generator=generator)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

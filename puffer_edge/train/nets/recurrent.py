@@ -145,7 +145,7 @@ class RecurrentActorCritic(nn.Module):
         if contract.head not in ("discrete", "multi_discrete"):
             features = (s.features,) if s.exploration == "state" else ()
             self.log_std = nn.Parameter(torch.full((*features, contract.n_actions), s.log_std))
-        self.kind, self.remembered = s.memory, STATES[s.memory] * s.memory_size
+        self.remembered = s.remembered
         self.memory = self.remembered * len(self.cells)
 
     def forward(self, inputs: torch.Tensor, past: Past, allowed: torch.Tensor | None = None) -> tuple[Distribution, torch.Tensor]:
