@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from puffer_edge.errors import InvalidInput, Unsupported
+from puffer_edge.envs.gym import GymFactory
+from puffer_edge.errors import InvalidInput
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.constraint import Constraint, Priced
 from puffer_edge.train.loop import Lived
-from puffer_edge.train.native.learner import Experience, NativeEngine
+from puffer_edge.train.native.learner import Experience
 from puffer_edge.train.nets.cost_critic import CostCritic
 from puffer_edge.train.on_policy import OnPolicy
 from puffer_edge.train.rollout import Rollout
@@ -69,14 +70,20 @@ class Constrained(OnPolicy):
         s, c = self.settings, self.constraint
         if c.cost_limit is None:
             raise InvalidInput(f"{self.name} needs a limit: cost_limit is what an episode of {self.environment.name} may cost (--cost-limit)")
+        if isinstance(self.environment.living, GymFactory) and not self.environment.living.tells_cost():
+            raise InvalidInput(
+                f"{self.environment.name} has no costs: its steps have no info['cost'], so no limit can bind. Wrap it so that every step says one, "
+                "0.0 where there is none, or train without a limit (--algo ppo)"
+            )
         self.cost_limit = float(c.cost_limit)
         weights, shuffle = (int(x) for x in np.random.SeedSequence([self.seed, 2]).generate_state(2))
         widths = (self.environment.contract.n_observations, *(c.cost_hidden or s.hidden), 1)
         self.cost_critic = CostCritic(widths, s.activation, c.cost_learning_rate, c.cost_max_grad_norm, (weights, shuffle))
         return super()._networks(seed)
 
-    def _make_native(self, seed: int) -> NativeEngine:
-        raise Unsupported(f"{self.name} has no native form")
+    def _native_critic(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32], int] | None:
+        critic = self.cost_critic
+        return self.constraint.cost_hidden or self.settings.hidden, critic.flat.numpy(), critic.shuffle_seed
 
     def _prepare(self, seed: int) -> None:
         super()._prepare(seed)
@@ -97,8 +104,13 @@ class Constrained(OnPolicy):
 
     def _judge(self, rollout: Rollout | Experience) -> Costs:
         """Advantages of costs, and what the critic is to learn."""
-        assert isinstance(rollout, Rollout)
         c, shape = self.constraint, rollout.cost.shape
+        if isinstance(rollout, Experience):
+            assert self.native is not None
+            said = rollout.arrays["cost_value"], rollout.arrays["final_cost_value"], rollout.terminated, rollout.truncated
+            alive = None if rollout.alive.all() else rollout.alive
+            found = self.native.engine.advantages(rollout.cost, *said, c.cost_discount, c.cost_trace_decay, alive=alive)
+            return Costs(*found, rollout.alive)
         value, final_value = (
             self.cost_critic.values(self.inputs(seen.reshape(-1, seen.shape[-1]))).reshape(shape)
             for seen in (rollout.observation, rollout.final_observation)
@@ -116,8 +128,15 @@ class Constrained(OnPolicy):
 
     def _learn_costs(self, rollout: Rollout | Experience) -> float:
         """Let the cost critic learn from the rollout; its mean loss."""
-        c, seen = self.constraint, rollout.observation[rollout.alive]
-        return self.cost_critic.learn(self.inputs(seen), self.costs.returns[rollout.alive], c.cost_epochs, c.cost_minibatch)
+        c, alive, returns = self.constraint, rollout.alive, self.costs.returns
+        if not isinstance(rollout, Experience):
+            return self.cost_critic.learn(self.inputs(rollout.observation[alive]), returns[alive], c.cost_epochs, c.cost_minibatch)
+        assert self.native is not None
+        assert self.native.critic is not None
+        held = rollout.arrays["inputs"], rollout.arrays["cost_value"], returns
+        if not alive.all():
+            held = held[0][alive], held[1][alive], returns[alive]
+        return self.native.critic.learn(*held, c.cost_epochs, c.cost_minibatch, c.cost_learning_rate, c.cost_max_grad_norm)
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The cost critic, and what is known of costs, beside what the algorithm keeps."""

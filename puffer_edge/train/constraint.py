@@ -37,8 +37,8 @@ class Constraint:
     """λ_c of generalised advantage estimation of costs."""
     cost_learning_rate: float = 1e-3
     """Adam's learning rate of the cost critic; it stays, as the critic has to follow the policy to the end."""
-    cost_epochs: int = 10
-    """Passes of the cost critic over the samples of an update."""
+    cost_epochs: int = 5
+    """Passes of the cost critic over the samples of an update; costs are rare and noisy, and more passes fit the noise."""
     cost_minibatch: int = 256
     """Samples of one of its gradient steps."""
     cost_max_grad_norm: float = 0.5

@@ -89,6 +89,10 @@ class OnPolicy(Learner):
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.net.parameters(), lr=self.settings.learning_rate, eps=1e-5, fused=True)
 
+    def _native_critic(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32], int] | None:
+        """Hidden widths, flat buffer and seed of a critic of costs in C; None without one."""
+        return None
+
     def _prepare(self, seed: int) -> None:
         s, rows = self.settings, self.settings.rows * self.environment.agents
         self.reward_scale = RewardScale(rows, s.discount) if s.scale_reward else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from puffer_edge.errors import InvalidInput
+from puffer_edge import envs
+from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.gym import GymFactory, of_env
+from puffer_edge.envs.native import available
+from puffer_edge.errors import Diverged, InvalidInput
 from puffer_edge.train import PPOSettings, resume, train
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.algorithms.pid_lagrangian import PIDLagrangian
 from puffer_edge.train.algorithms.ppo import PPO
 from puffer_edge.train.algorithms.ppo_lagrangian import PPOLagrangian
 from puffer_edge.train.constraint import AdamMultiplier, PIDLagrangianSettings, PIDMultiplier, PPOLagrangianSettings
+from puffer_edge.train.native import why_not
+from puffer_edge.train.native.learner import Experience
 from puffer_edge.train.verdict import rank, verdict
+from tests.train.test_agents import MULTI, haunted
 
-SMALL: dict[str, Any] = {"engine": "torch", "steps": 2048, "rows": 8, "horizon": 32, "minibatch": 64, "epochs": 2}
+NATIVE = pytest.mark.skipif(bool(why_not()) or not available(), reason="there is no native engine here")
+SMALL: dict[str, Any] = {"engine": "torch", "threads": 1, "steps": 2048, "rows": 8, "horizon": 32, "minibatch": 64, "epochs": 2}
+ENGINES = pytest.mark.parametrize("engine", ["torch", pytest.param("native", marks=NATIVE)])
 
 
 def lagrangian(environment: str = "cartpole", seed: int = 1, **changes: Any) -> PPOLagrangian:
@@ -76,20 +86,24 @@ def test_advantages_of_costs() -> None:
     np.testing.assert_allclose(returns[:, 0], np.array(by_hand) + value[:, 0])
 
 
+@ENGINES
 @pytest.mark.parametrize("name", ["cartpole", "rover"])
-def test_a_multiplier_of_nought_is_ppo_to_the_bit(name: str) -> None:
-    ppo = PPO(name, PPOSettings(**SMALL), seed=3).learn()
-    free = lagrangian(name, 3, multiplier=0.0, multiplier_rate=0.0).learn()
+def test_a_multiplier_of_nought_is_ppo_to_the_bit(name: str, engine: str) -> None:
+    small = SMALL | {"engine": engine}
+    ppo = PPO(name, PPOSettings(**small), seed=3).learn()
+    free = lagrangian(name, 3, multiplier=0.0, multiplier_rate=0.0, engine=engine).learn()
     assert flat(free) == flat(ppo)
     assert list(free.recent_returns) == list(ppo.recent_returns)
     assert list(free.recent_costs) == list(ppo.recent_costs)
     assert any(free.recent_costs), "a test without costs says nothing"
-    assert flat(lagrangian(name, 3, multiplier=1.0).learn()) != flat(ppo)
+    assert flat(lagrangian(name, 3, multiplier=1.0, engine=engine).learn()) != flat(ppo)
 
 
+@ENGINES
 @pytest.mark.parametrize("kind", [PPOLagrangian, PIDLagrangian])
-def test_going_on_from_a_checkpoint_gives_the_bits_of_never_stopping(kind: Any, tmp_path: Path) -> None:
-    settings = {PPOLagrangian: PPOLagrangianSettings, PIDLagrangian: PIDLagrangianSettings}[kind](**SMALL, cost_limit=5.0)
+def test_going_on_from_a_checkpoint_gives_the_bits_of_never_stopping(kind: Any, engine: str, tmp_path: Path) -> None:
+    made = {PPOLagrangian: PPOLagrangianSettings, PIDLagrangian: PIDLagrangianSettings}[kind]
+    settings = made(**(SMALL | {"engine": engine}), cost_limit=5.0)
     whole = kind("cartpole", settings, seed=1).learn()
     kind("cartpole", settings, seed=1).learn(SMALL["steps"] // 2).save(tmp_path / "half.safetensors")
     resumed = kind.load(tmp_path / "half.safetensors").learn()
@@ -97,6 +111,49 @@ def test_going_on_from_a_checkpoint_gives_the_bits_of_never_stopping(kind: Any, 
     assert torch.equal(whole.cost_critic.flat, resumed.cost_critic.flat)
     np.testing.assert_array_equal(whole.multiplier.state(), resumed.multiplier.state())
     assert whole.cost_estimate == resumed.cost_estimate > 0
+
+
+@NATIVE
+def test_native_bits_do_not_depend_on_threads() -> None:
+    one, three = (lagrangian(engine="native", threads=threads).learn() for threads in (1, 3))
+    assert flat(one) == flat(three)
+    assert torch.equal(one.cost_critic.flat, three.cost_critic.flat)
+
+
+@NATIVE
+def test_what_the_native_engine_says_of_costs_is_what_torch_says_of_the_same_rollout() -> None:
+    for name in ("cartpole", "rover"):
+        learner = lagrangian(name, engine="native")
+        learner.learn(1024)
+        rollout, critic = learner._collect(), learner.cost_critic
+        assert isinstance(rollout, Experience)
+        said = learner._judge(rollout)
+        shape, n = rollout.cost.shape, rollout.observation.shape[-1]
+        value = critic.values(learner.inputs(rollout.observation.reshape(-1, n))).reshape(shape)
+        np.testing.assert_allclose(rollout.arrays["cost_value"], value, rtol=1e-4, atol=1e-5)
+        about = rollout.cost, value, rollout.arrays["final_cost_value"].astype(float), rollout.terminated, rollout.truncated
+        wanted = advantages(*about, 0.99, 0.95, alive=rollout.alive)
+        np.testing.assert_allclose(said.advantage, wanted[0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(said.returns, wanted[1], rtol=1e-4, atol=1e-4)
+
+
+@NATIVE
+def test_the_native_critic_learns_as_torchs_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole update, the order of samples being the same: within what float can be, as PPO's own."""
+    learner = lagrangian(engine="native", cost_minibatch=60)
+    other, native = lagrangian(cost_minibatch=60), learner.native
+    assert native is not None
+    assert native.critic is not None
+    x, y = np.random.default_rng(0).standard_normal((256, 4)).astype(np.float32), np.random.default_rng(1).normal(2, 1, 256).astype(np.float32)
+    engine, seed = native.critic.engine, learner.cost_critic.shuffle_seed
+    orders = iter([engine.order(256, seed, 0, epoch) for epoch in range(4)])
+    monkeypatch.setattr(np.random, "default_rng", lambda *_: type("Orders", (), {"permutation": staticmethod(lambda _: next(orders))}))
+    before = other.cost_critic.flat.clone()
+    assert torch.equal(before, learner.cost_critic.flat)
+    loss = other.cost_critic.learn(torch.from_numpy(x), y, 4, 60)
+    assert native.critic.learn(x, np.zeros(256, np.float32), y, 4, 60, 1e-3, 0.5) == pytest.approx(loss, rel=1e-4)
+    assert torch.linalg.norm(learner.cost_critic.flat - other.cost_critic.flat) < 2e-3 * torch.linalg.norm(other.cost_critic.flat)
+    assert torch.linalg.norm(before - other.cost_critic.flat) > 0.01 * torch.linalg.norm(before)
 
 
 def test_a_limit_must_be_given_and_be_one() -> None:
@@ -148,3 +205,40 @@ def test_a_run_says_what_its_policy_costs_and_goes_on_to_the_same(tmp_path: Path
     assert row["lambda"] > 0.001
     assert row["ep_cost_mean"] > 0
     assert row["cost_value_loss"] > 0
+
+
+def test_an_environment_of_gymnasium_must_say_its_costs() -> None:
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Priced(gymnasium.Wrapper):  # type: ignore[misc, name-defined]
+        def step(self, action: Any) -> Any:
+            observation, reward, over, cut, info = self.env.step(action)
+            return observation, reward, over, cut, info | {"cost": float(abs(observation[0]) > 0.05)}
+
+    settings = PPOLagrangianSettings(**{**SMALL, "steps": 512}, cost_limit=1.0)
+    with pytest.raises(InvalidInput, match=r"gym:CartPole-v1 has no costs: its steps have no info\['cost'\]"):
+        PPOLagrangian("gym:CartPole-v1", settings)
+    factory = GymFactory("priced", lambda: Priced(gymnasium.make("CartPole-v1")))
+    learner = PPOLagrangian(of_env(factory, factory(), 500), settings).learn()
+    assert max(learner.recent_costs) > 0
+
+
+@ENGINES
+def test_what_dead_agents_cost_changes_no_bit(engine: str) -> None:
+    settings = PPOLagrangianSettings(**(SMALL | {"engine": engine}), cost_limit=0.5, multiplier=1.0)
+    found = [PPOLagrangian(environment, settings, seed=2).learn() for environment in (MULTI, haunted(MULTI))]
+    assert flat(found[0]) == flat(found[1])
+    assert torch.equal(*(learner.cost_critic.flat for learner in found))
+
+
+@ENGINES
+def test_a_cost_that_is_not_finite_ends_the_training(engine: str) -> None:
+    cartpole = envs.load("cartpole")
+    assert cartpole.dynamics is not None
+
+    def step(draw: Any, state: Any, action: Any, parameters: Any) -> Any:
+        return 1.0, np.nan, False
+
+    broken = Environment.of_scalars(cartpole.contract, replace(cartpole.dynamics, step=step), max_steps=9, solved=1.0)
+    with pytest.raises(Diverged, match=r"gave (a|the) cost (that is NaN|nan)"):
+        PPOLagrangian(broken, PPOLagrangianSettings(**(SMALL | {"engine": engine}), cost_limit=1.0)).learn()

@@ -116,7 +116,7 @@ class PPO(OnPolicy):
     def _make_native(self, seed: int) -> NativeEngine:
         if not isinstance(self.net, ActorCritic):
             raise Unsupported("a network of your own is torch's")
-        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
+        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy(), self._native_critic())
 
     def _prepare(self, seed: int) -> None:
         super()._prepare(seed)
@@ -145,7 +145,7 @@ class PPO(OnPolicy):
             found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs, self.weigh)
             if steered:
                 self._steer(found["epoch_kl"], 0.0)
-        return {name: value for name, value in found.items() if name not in ("epoch_kl", "cost_value_loss")}
+        return {name: value for name, value in found.items() if name != "epoch_kl"}
 
     def _update_in_torch(self, rollout: Rollout) -> dict[str, float]:
         settings, batch, explained = self.settings, *self._batch(rollout)

@@ -12,7 +12,7 @@ from puffer_edge.errors import Unsupported
 from puffer_edge.train.native import structs
 from puffer_edge.train.native.build import VARIANTS, library, variants
 
-VERSION = 4
+VERSION = 5
 """``PE_NATIVE_VERSION`` of the libraries that this code speaks with."""
 HERE = Path(__file__).parent
 BUILD = "python -m puffer_edge.train.native"
@@ -76,7 +76,7 @@ def _open(path: Path) -> Any:
         "pe_engine_flat": (i64, (p,)),
         "pe_engine_forward": (None, (p, p, i64, p, p)),
         "pe_engine_backward": (None, (p, p, i64, p, p, p)),
-        "pe_engine_rollout": (None, (p, p, p)),
+        "pe_engine_rollout": (None, (p, p, p, p, p)),
         "pe_engine_reset": (None, (p, p)),
         "pe_engine_advantages": (None, (p, p)),
         "pe_engine_update": (i32, (p, p)),

@@ -19,6 +19,7 @@ from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Normalizer
 from puffer_edge.spaces import Floats
 from puffer_edge.train.native import structs, why_not
+from puffer_edge.train.native.critic import NativeCritic
 from puffer_edge.train.native.engine import Engine, Shape, fill
 from puffer_edge.train.settings import PPOSettings, cores
 
@@ -31,7 +32,7 @@ STATE = ("state", "observed", "step", "elapsed", "episode_return", "episode_cost
 def shape_of(contract: Contract, settings: PPOSettings) -> Shape:
     """The networks of a contract under these settings."""
     kind = "categorical" if "discrete" in contract.head else "gaussian"
-    return Shape(contract.n_observations, settings.hidden, settings.activation, kind, contract.groups, 1, settings.shared)
+    return Shape(contract.n_observations, settings.hidden, settings.activation, kind, contract.groups, settings.shared)
 
 
 def obstacle(environment: Environment, settings: PPOSettings) -> str:
@@ -136,8 +137,10 @@ class NativeEngine:
         shield: between proposal and actuator.
         seed: of environments, actions and shuffles, below 2^32.
         parameters: (size,) the flat buffer, changed in place.
+        critic: hidden widths, flat buffer and seed of a critic of costs; None where nobody asks for one.
 
     Attributes:
+        critic: of costs, if there is one.
         variant: instruction set of the library; bits may differ between two of them.
         threads: how many; bits do not depend on them.
 
@@ -146,7 +149,15 @@ class NativeEngine:
         MissingExtra: numba is not installed.
     """
 
-    def __init__(self, environment: Environment, settings: PPOSettings, shield: Shield, seed: int, parameters: npt.NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        settings: PPOSettings,
+        shield: Shield,
+        seed: int,
+        parameters: npt.NDArray[np.float32],
+        critic: tuple[tuple[int, ...], npt.NDArray[np.float32], int] | None = None,
+    ) -> None:
         if why := obstacle(environment, settings):
             raise Unsupported(f"the native engine does not train {environment.name}: {why}")
         self._environment, self._settings, self._seed = environment, settings, seed
@@ -155,6 +166,10 @@ class NativeEngine:
         self.variant, self.threads = self.engine.variant, self.engine.threads
         if parameters.shape != (self.engine.shape.size,) or not parameters.flags.c_contiguous:
             raise InvalidInput(f"the flat buffer has shape {parameters.shape}, the native engine needs ({self.engine.shape.size},)")
+        self.critic: NativeCritic | None = None
+        if critic is not None:
+            hidden, own, order = critic
+            self.critic = NativeCritic(Shape(shape.inputs, hidden, shape.activation, "value", ()), self.threads, own, order)
         self._around = surrounded(environment, shield)
         self._pointer = self._around.environment.pointer()
         self.parameters = parameters
@@ -185,7 +200,8 @@ class NativeEngine:
             ),
         }
         kinds |= dict.fromkeys(("episode_return", "episode_cost"), ((rows,), np.float64))
-        kinds |= dict.fromkeys(("log_prob", "value", "final_value"), (shape, np.float32))
+        values = ("value", "final_value", *(("cost_value", "final_cost_value") if self.critic else ()))
+        kinds |= dict.fromkeys(("log_prob", *values), (shape, np.float32))
         kinds |= dict.fromkeys(("reward", "cost", "finished_return", "finished_cost"), (shape, np.float64))
         kinds |= dict.fromkeys(("terminated", "truncated", "alive"), (shape, np.uint8))
         if self._pointer.struct.allow_many:
@@ -215,7 +231,8 @@ class NativeEngine:
         fill(r, mean=mean, deviation=deviation)
         r.clip = normalizer.clip
         before = self._interventions()
-        self._raise_for(*self.engine.rollout(self.parameters, r))
+        critic = (self.critic.engine, self.critic.parameters) if self.critic else ()
+        self._raise_for(*self.engine.rollout(self.parameters, r, *critic))
         ended = np.nonzero(a["finished_length"])
         terminated, truncated, alive = (a[name].view(np.bool_) for name in ("terminated", "truncated", "alive"))
         rate = (self._interventions() - before) / max(int(alive.sum()), 1)
@@ -283,7 +300,7 @@ class NativeEngine:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All that changes, by name."""
-        return {name: self._arrays[name] for name in STATE}
+        return {name: self._arrays[name] for name in STATE} | (self.critic.state() if self.critic else {})
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``state`` gave.
