@@ -20,6 +20,7 @@ CHOICES = {
     "vector": ("auto", "serial", "processes", "asynchronous"),
     "activation": ("relu", "tanh"),
     "schedule": ("constant", "linear", "cosine"),
+    "kl_schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
     "exploration": ("independent", "state"),
     "kl_control": ("stop", "penalty", "learning_rate"),
@@ -102,9 +103,12 @@ class Settings:
 
     def learning_rate_at(self, steps: int) -> float:
         """The schedule's learning rate after so many steps."""
+        return self.learning_rate * self._left(self.schedule, steps)
+
+    def _left(self, schedule: str, steps: int) -> float:
+        """What a schedule leaves of a number after so many steps."""
         done = min(steps / self.steps, 1.0)
-        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
-        return self.learning_rate * factor
+        return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -9,6 +9,9 @@ from typing import ClassVar
 from puffer_edge.train.constraint import AdamPriced, Constraint
 from puffer_edge.train.settings import OnPolicySettings
 
+LEAST_KL = 1e-8
+"""Of δ: less is nothing in float32."""
+
 
 @dataclass(frozen=True)
 class TRPOSettings(OnPolicySettings):
@@ -22,7 +25,7 @@ class TRPOSettings(OnPolicySettings):
     WHOLE: ClassVar[tuple[str, ...]] = (*OnPolicySettings.WHOLE, "solver_steps", "search_steps")
     RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
         *OnPolicySettings.RANGES,
-        ("target_kl", 1e-8, 10.0),
+        ("target_kl", LEAST_KL, 10.0),
         ("damping", 0.0, math.inf),
         ("search_decay", 0.01, 0.99),
     )
@@ -40,7 +43,10 @@ class TRPOSettings(OnPolicySettings):
     max_grad_norm: float = 0.5
     """The critic's gradient is scaled down to this L2 norm."""
     target_kl: float = 0.01
-    """δ: the mean KL divergence from the old policy to the new one is at most this."""
+    """δ at the start: the mean KL divergence from the old policy to the new one is at most this."""
+    kl_schedule: str = "constant"
+    """How δ goes over the steps: "constant", "linear" or "cosine", the last two to zero. A limit on costs is kept from noisy estimates: small
+    steps at the end are their mean."""
     damping: float = 0.1
     """What is added to the diagonal of Fisher's matrix."""
     solver_steps: int = 15
@@ -49,6 +55,10 @@ class TRPOSettings(OnPolicySettings):
     """Shares of the step that the line search tries."""
     search_decay: float = 0.8
     """From one share to the next."""
+
+    def target_kl_at(self, steps: int) -> float:
+        """The schedule's δ after so many steps."""
+        return max(self.target_kl * self._left(self.kl_schedule, steps), LEAST_KL)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class CPO(Constrained, TRPO):
             return self._move(around, torch.zeros_like(g), [(batch.advantage, gain.item(), math.inf)]) | {"case": math.nan}
         c = (self.cost_estimate - self.cost_limit) / float(np.mean(self.recent_lengths))
         product = trust_region.hessian_product(around.kl(), parameters, s.damping)
-        step = trust_region.cpo_step(g, b, c, product, s.target_kl, s.solver_steps)
+        step = trust_region.cpo_step(g, b, c, product, self.delta, s.solver_steps)
         slack = 0.0 if step.case > trust_region.RECOVERABLE else math.inf
         wanted = [(batch.advantage, gain.item(), slack), (-advantage, -cost.item(), max(-c, 0.0))]
         return self._move(around, step.direction, wanted) | {"case": step.case}

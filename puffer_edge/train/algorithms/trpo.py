@@ -109,7 +109,7 @@ class TRPO(OnPolicy):
         before = around.gain(batch.advantage)
         g = trust_region.gradient(before, self.policy_parameters)
         product = trust_region.hessian_product(around.kl(), self.policy_parameters, s.damping)
-        step = trust_region.trpo_step(g, product, s.target_kl, s.solver_steps)
+        step = trust_region.trpo_step(g, product, self.delta, s.solver_steps)
         return self._move(around, step.direction, [(batch.advantage, before.item(), 0.0)])
 
     def _move(self, around: Surroundings, direction: torch.Tensor, wanted: Sequence[tuple[torch.Tensor, float, float]]) -> dict[str, float]:
@@ -126,7 +126,7 @@ class TRPO(OnPolicy):
         def accept() -> bool:
             with torch.no_grad():
                 kl, gains = around.kl().item(), [around.gain(advantage).item() - before for advantage, before, _ in wanted]
-            within = kl <= s.target_kl and all(gain >= -slack for gain, (_, _, slack) in zip(gains, wanted))  # never where one is NaN
+            within = kl <= self.delta and all(gain >= -slack for gain, (_, _, slack) in zip(gains, wanted))  # never where one is NaN
             if within:
                 found["kl"] = kl
             return within
@@ -135,6 +135,11 @@ class TRPO(OnPolicy):
         with torch.no_grad():
             loss = -around.gain(wanted[0][0]).item() if np.isfinite(direction.sum().item()) else float("nan")
             return {"policy_loss": loss, "entropy": around.old.entropy().mean().item(), **found, "step_share": share}
+
+    @property
+    def delta(self) -> float:
+        """δ now."""
+        return self.settings.target_kl_at(self.steps)
 
     @property
     def rate(self) -> float:
