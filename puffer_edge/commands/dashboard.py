@@ -35,6 +35,8 @@ NAMES = {
     "cost_value_loss": "cost critic's loss",
     "entropy": "entropy",
     "approx_kl": "KL",
+    "kl": "KL",
+    "step_share": "share of the step",
     "clip_fraction": "clipped",
     "explained_variance": "explained variance",
     "learning_rate": "learning rate",

@@ -48,7 +48,8 @@ def train(
 
     Args:
         environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume.
-        algo: ppo, sac, ppo-lagrangian or pid-lagrangian; the other flags are those of its settings, so look at --help with it.
+        algo: ppo, trpo, sac, ppo-lagrangian, pid-lagrangian, trpo-lagrangian or cpo; the other flags are those of its settings, so look at
+            --help with it.
         values: settings of the algorithm.
         settings: TOML file with a table for the algorithm, such as [ppo].
         seed: of everything random; with --seeds the first one.

@@ -125,7 +125,7 @@ def train(
     task = envs.load(environment) if isinstance(environment, str) else environment
     chosen = settings or preset(task.name, algorithm)
     chosen = chosen if steps is None else replace(chosen, steps=steps)
-    learner = _algorithm(algorithm)(task, chosen, seed=seed, shield=shield)
+    learner = learner_of(algorithm)(task, chosen, seed=seed, shield=shield)
     folder = Path(out) if out is not None else Path("runs") / f"{task.name}-{algorithm}-{seed}"
     from puffer_edge.train.recording import Recorder
 
@@ -158,7 +158,7 @@ def resume(
         Diverged, WriteFailed, MissingExtra: as ``train``.
     """
     run = Run.load(path)
-    kind = _algorithm(run.settings["algorithm"])
+    kind = learner_of(run.settings["algorithm"])
     from puffer_edge.train.recording import Recorder
 
     return Recorder.go_on(run, kind, steps, environment, writers).run(_callbacks(progress))
@@ -185,13 +185,13 @@ def algorithm_names() -> tuple[str, ...]:
     return tuple(name.replace("_", "-") for name in names(algorithms.__name__, ".py"))
 
 
-def _callbacks(progress: Callback | Sequence[Callback] | None) -> Sequence[Callback]:
-    if progress is None:
-        return ()
-    return (progress,) if callable(progress) else tuple(progress)
+def learner_of(name: str) -> type[Learner]:
+    """The class that learns by an algorithm.
 
-
-def _algorithm(name: str) -> type[Learner]:
+    Raises:
+        InvalidInput: there is no such algorithm.
+        MissingExtra: torch is not installed.
+    """
     try:
         file = choose("algorithm", name, algorithm_names()).replace("-", "_")
         module = importlib.import_module(f"{algorithms.__name__}.{file}")
@@ -201,6 +201,12 @@ def _algorithm(name: str) -> type[Learner]:
         raise MissingExtra("train", "training") from None
     learner: type[Learner] = next(kind for kind in vars(module).values() if getattr(kind, "name", None) == name)
     return learner
+
+
+def _callbacks(progress: Callback | Sequence[Callback] | None) -> Sequence[Callback]:
+    if progress is None:
+        return ()
+    return (progress,) if callable(progress) else tuple(progress)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from puffer_edge.intake.contract_toml import load_toml
 from puffer_edge.train.constraint import PIDLagrangianSettings, PPOLagrangianSettings
 from puffer_edge.train.sac_settings import SACSettings
 from puffer_edge.train.settings import PPOSettings, Settings
+from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianSettings, TRPOSettings
 
 PRESETS = "puffer_edge.train.presets"
 ABOUT_A_RUN = ("format", "environment", "algorithm", "seed", "shield", "versions")
@@ -36,8 +37,11 @@ ABOUT_A_RUN = ("format", "environment", "algorithm", "seed", "shield", "versions
 ALGORITHMS: dict[str, type[Settings]] = {
     "ppo": PPOSettings,
     "sac": SACSettings,
+    "trpo": TRPOSettings,
     "ppo-lagrangian": PPOLagrangianSettings,
     "pid-lagrangian": PIDLagrangianSettings,
+    "trpo-lagrangian": TRPOLagrangianSettings,
+    "cpo": CPOSettings,
 }
 """The settings of each algorithm."""
 NONE = "none"
