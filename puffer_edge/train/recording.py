@@ -123,8 +123,8 @@ class Recorder:
             self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
             result = self._result(status)
             kept = self.best or self.learner.last_good
-            for name, shield in (("evaluation", self.learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
-                found = self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)
+            pair = self._evaluate(kept, FINAL_EPISODES, self.final_seed)
+            for name, found in zip(("evaluation", "evaluation_unshielded"), pair):
                 result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
             with self._writing("the result"):
                 self._write_result(result)
@@ -188,9 +188,11 @@ class Recorder:
     def _select(self, steps: int) -> None:
         """Keep the policy if it does at least as well as the best one did, on the same episodes."""
         learner, policy = self.learner, self.learner.last_good
-        found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
+        found, alone = self._evaluate(policy, learner.settings.evaluation_episodes, self.selection_seed)
         low, high = found["interval"]
         scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
+        scores |= {"eval_intervention_rate": found["intervention_rate"]}
+        scores |= {"eval_unshielded_rew_mean": alone["return"], "eval_unshielded_cost_mean": alone["cost"]}
         self._log({"steps": steps, **scores})
         if found["return"] >= self.best_return:
             self.best, self.best_return = policy, found["return"]
@@ -260,8 +262,14 @@ class Recorder:
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._began
 
-    def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
-        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed).summary(shield.stages)
+    def _evaluate(self, policy: Policy, episodes: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Episodes behind the training's shield and, the same, behind none: what is the shield's merit is not the policy's."""
+        environment, shield = self.learner.environment, self.learner.shield
+        found = closed_loop.play(environment, InFloat(policy), shield, episodes, seed)
+        alone = found
+        if found.intervention_rate > 0.0:  # else they are the same
+            alone = closed_loop.play(environment, InFloat(policy), Shield.none(policy.contract), episodes, seed)
+        return found.summary(shield.stages), alone.summary(())
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""
@@ -298,6 +306,7 @@ class Recorder:
             "seed": learner.seed,
             "versions": learner.last_good.origin["versions"],
             "shield": [dict(stage) for stage in learner.shield.specification],
+            "plant": learner.environment.imperfections.to_dict(),
             "settings": learner.settings.to_dict(),
         }
 
