@@ -66,9 +66,10 @@ def test_a_training_on_a_plant_goes_on_to_the_bits_of_never_stopping(algorithm: 
 
 
 def test_the_log_tells_the_shields_merit_from_the_policys(tmp_path: Path) -> None:
-    run = train("pendulum", seed=1, out=tmp_path / "a", settings=SMALL, shield=SLEW)
+    narrow = ({"stage": "limit", "low": {"torque": -0.001}, "high": {"torque": 0.001}},)
+    run = train("pendulum", seed=1, out=tmp_path / "a", settings=SMALL, shield=narrow)
     rows = [row for row in run.metrics() if "eval_rew_mean" in row]
-    assert len(rows) == 4 and any(row["eval_intervention_rate"] > 0 for row in rows)
+    assert len(rows) == 4 and all(row["eval_intervention_rate"] > 0 for row in rows)
     assert any(row["eval_rew_mean"] != row["eval_unshielded_rew_mean"] for row in rows)
     assert all(row["eval_unshielded_cost_mean"] is not None for row in rows)
     behind, alone = run.result["evaluation"], run.result["evaluation_unshielded"]
