@@ -56,6 +56,11 @@ class Episodes:
         return self.observations[rows], starts
 
     @property
+    def intervention_rate(self) -> float:
+        """Share of the ticks at which the shield, or the fallback, acted."""
+        return float(np.count_nonzero(self.outcome >> np.uint32(protocol.REASON_SHIFT))) / max(len(self.outcome), 1)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """95 % percentile-bootstrap interval of the mean return over episodes; it says nothing about other trainings."""
         picks = np.random.default_rng(self.seed).integers(0, len(self.returns), (RESAMPLES, len(self.returns)))
@@ -71,6 +76,7 @@ class Episodes:
             "cost": float(self.costs.mean()),
             "steps": int(self.lengths.sum()),
             "interventions": count_reasons(self.outcome, stages),
+            "intervention_rate": self.intervention_rate,
         } | ({} if self.forbidden is None else {"forbidden_share": self.forbidden / len(self.outcome)})
 
 

@@ -54,7 +54,7 @@ def stack(environment: Environment, frames: int) -> Environment:
 
     older = tuple(replace(channel, name=f"{channel.name}_{k}") for k in range(1, frames) for channel in c.observations)
     contract = replace(c, observations=(*c.observations, *older))
-    faces: dict[str, Any] = {"reset": reset, "observe": observe, "step": step, "allow": inner.allow_within()}
+    faces: dict[str, Any] = {"reset": reset, "observe": observe, "step": step, "allow": inner.allow_within(), "around": inner}
     dynamics = replace(inner, n_state=size + past, n_observation=n * frames, **faces)
     about: dict[str, Any] = {"max_steps": environment.max_steps, "solved": environment.solved, "shield": environment.shield}
     about["draw"] = environment.draw  # its state comes first

@@ -105,22 +105,26 @@ def bits_depend_on(learner: Learner) -> dict[str, Any]:
 
 
 def identity(environment: Environment) -> dict[str, Any]:
-    """What makes an environment another one: its name, contract and sizes."""
+    """What makes an environment another one: its name, contract, sizes and imperfections."""
     return {
         "name": environment.name,
         "contract": environment.contract.digest.hex(),
         "state_size": environment.state_size,
         "max_steps": environment.max_steps,
+        "plant": environment.imperfections.to_dict(),
     }
 
 
 def source_digest(environment: Environment) -> str:
-    """SHA-256 of the file that defines the dynamics, be it a library; "unknown" where there is none to read, as for code typed at a prompt."""
-    step = environment.scalars.step if environment.scalars else environment.step
-    try:
-        file = getattr(step, "library", None) or inspect.getsourcefile(step)
-    except TypeError:
-        return "unknown"
-    if file is None or not os.path.isfile(file):
-        return "unknown"
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    """SHA-256 of the files that define the dynamics, be it a library; "unknown" where there is none to read, as for code typed at a prompt."""
+    layers = environment.scalars.layers if environment.scalars else ()
+    whole = hashlib.sha256()
+    for step in [layer.step for layer in layers] or [environment.step]:
+        try:
+            file = getattr(step, "library", None) or inspect.getsourcefile(step)
+        except TypeError:
+            return "unknown"
+        if file is None or not os.path.isfile(file):
+            return "unknown"
+        whole.update(Path(file).read_bytes())
+    return whole.hexdigest()

@@ -115,7 +115,7 @@ class OnPolicy(Learner):
         self._rollout = Rollout(
             self.environment.contract,
             *((1, 1) if self.native else (s.horizon, rows)),
-            masked=self.environment.allowed is not None,
+            masked=self.environment.allowed is not None or s.shield_mask,
             asynchronous=isinstance(self.plant, Fleet),
             memory=self.net.memory if isinstance(self.net, RecurrentActorCritic) else 0,
             stretch=1 if self.native else s.stretch,
@@ -126,10 +126,10 @@ class OnPolicy(Learner):
         s = self.settings
         world = self._world()
         if s.vector != "asynchronous":
-            return Plant(self.environment, s.rows, seed, self.shield, world)
+            return Plant(self.environment, s.rows, seed, self.shield, world, s.interventions)
         if not isinstance(world, vector.Processes):
             raise Unsupported(f"{self.environment.name} cannot be stepped asynchronously: it does not live in processes")
-        return Fleet(self.environment, seed, self.shield, world, s.batch)
+        return Fleet(self.environment, seed, self.shield, world, s.batch, s.interventions)
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Moments of the rewards, and memory."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.errors import InvalidInput
 
 RECENT = 100
@@ -48,8 +49,10 @@ class Settings:
         ("discount", 0.0, 1.0),
         ("log_std", -5.0, 2.0),
         ("step_timeout_s", 0.01, 1e6),
+        ("shield_penalty", 0.0, math.inf),
+        ("shield_change_penalty", 0.0, math.inf),
     )
-    FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation",)
+    FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation", "shield_mask")
 
     engine: str = "auto"
     """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
@@ -92,6 +95,12 @@ class Settings:
     """Steps for which "state" holds its function."""
     log_std: float = 0.0
     """Start of the Gaussian's log standard deviation, in units of half the action range; unused for discrete heads."""
+    shield_penalty: float = 0.0
+    """Taken from the reward of each step that the shield changes. Training episodes' returns are less by it, evaluations are not."""
+    shield_change_penalty: float = 0.0
+    """Taken from it for a change of an action over its whole range, and in proportion for a smaller one."""
+    shield_mask: bool = False
+    """Do not choose what the shield would change, while there is something else to choose; of heads of choices."""
     evaluations: int = 10
     """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
     evaluation_episodes: int = 50
@@ -125,6 +134,11 @@ class Settings:
         """What a schedule leaves of a number after so many steps."""
         done = min(steps / self.steps, 1.0)
         return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
+
+    @property
+    def interventions(self) -> Interventions:
+        """What the training makes of what its shield changes."""
+        return Interventions(self.shield_penalty, self.shield_change_penalty, self.shield_mask)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
