@@ -1,7 +1,8 @@
 """Environments that go forward only, as an ``Environment``: instances live behind a state that is the number of an instance and what it saw.
 
-Gymnasium's and PettingZoo's come in through here, and a simulator of your own that keeps ``world.Living``. A training on one does not go on
-to the bit, and runs on the torch engine. Where bounds are not known they are measured in random episodes.
+Gymnasium's and PettingZoo's come in through here, and a simulator of your own that keeps ``world.Living``. A training on one runs
+on the torch engine, and goes on to the bit where ``train.vector.saving`` can prove it. Where bounds are not known they are measured in random
+episodes.
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ class Face:
     agents: int = 1
     masked: bool = False
 
+    @staticmethod
+    def of(contract: Contract, agents: int = 1, masked: bool = False) -> Face:
+        """What a contract says of it."""
+        low, high = (np.array([getattr(ch, end) for ch in contract.observations], np.float64) for end in ("low", "high"))
+        names = tuple(ch.name for ch in contract.observations)
+        return Face(names, low, high, contract.actions, contract.levels, contract.head, agents, masked)
+
     @property
     def sizes(self) -> tuple[int, ...]:
         """Choices of every group; () for a continuous head."""
@@ -97,7 +105,7 @@ class Face:
             living.reset(episode, rows.seen[0], rows.allowed[0])
             most = np.maximum(most, np.abs(rows.seen[0]).max(0))
             for _ in range(min(left, MAX_STEPS)):
-                cut = rows.step(living, 0, self._random(rng, rows.allowed[0]))
+                cut = rows.step(living, 0, self.random(rng, rows.allowed[0]))
                 most = np.maximum(most, np.abs(rows.seen[0]).max(0))
                 left -= 1
                 if cut or rows.terminated[0].all():
@@ -105,7 +113,7 @@ class Face:
         living.close()
         return most
 
-    def _random(self, rng: np.random.Generator, allowed: Bools) -> Floats:
+    def random(self, rng: np.random.Generator, allowed: Bools) -> Floats:
         """(A, m) physical actions, drawn from those that are allowed."""
         if not self.sizes:
             return rng.uniform([c.low for c in self.actions], [c.high for c in self.actions], (self.agents, len(self.actions)))
@@ -276,7 +284,5 @@ def of_contract(
     contract: Contract, factory: Factory, *, agents: int = 1, masked: bool = False, max_steps: int = MAX_STEPS, solved: float = float("inf")
 ) -> Environment:
     """A simulator of your own that keeps ``world.Living``, with its contract: an ``Environment`` to name as ``my_module:MINE``."""
-    low, high = (np.array([getattr(ch, end) for ch in contract.observations], np.float64) for end in ("low", "high"))
-    names = tuple(ch.name for ch in contract.observations)
-    face = Face(names, low, high, contract.actions, contract.levels, contract.head, agents, masked)
+    face = Face.of(contract, agents, masked)
     return environment(contract.name, factory, face, contract, max_steps=max_steps, solved=solved)

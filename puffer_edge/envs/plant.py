@@ -16,6 +16,7 @@ from puffer_edge.integer.shield import Shield
 from puffer_edge.spaces import Bools, Floats, Ints
 
 _KEPT = ("last", "previous", "episode", "elapsed")
+_UNKNOWN = "the environment keeps state that no checkpoint holds"
 
 
 class States:
@@ -125,6 +126,7 @@ class Plant:
         allowed: (R, n_outputs) the choices that may be taken next; None where all may.
         episode: (N,) number of the episode that each environment is in.
         elapsed: (N,) steps done in it.
+        forgets: why what ``save_state`` gave last, or ``load_state`` took, lacks the state of the environments; empty where it has it.
 
     Raises:
         InvalidInput: n or seed out of range, the shield belongs to another contract, or the environment observed NaN.
@@ -148,6 +150,7 @@ class Plant:
         self.world = States(environment, n) if world is None else world
         self._no_fallback = np.zeros(self.rows, np.int32)
         self._all = np.arange(n)
+        self.forgets = ""
         self.reset()
 
     @property
@@ -232,7 +235,18 @@ class Plant:
         return StepResult(observation, final, *gained, *ends, alive.reshape(-1), self.allowed, length, applied, stages)
 
     def save_state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything that changes, as arrays by name; of environments that live elsewhere, all but themselves."""
+        """Everything that changes, as arrays by name; ``forgets`` then says whether that holds."""
+        kept, self.forgets = self._own_state(), "" if self.environment.pure else _UNKNOWN
+        if not isinstance(self.world, States):
+            try:
+                kept |= {f"world.{name}": held for name, held in self.world.save_state().items()}
+                self.forgets = ""
+            except Unsupported as error:
+                self.forgets = str(error)
+        return kept
+
+    def _own_state(self) -> dict[str, npt.NDArray[Any]]:
+        """All but environments that live elsewhere."""
         kept = {"next_episode": np.array([self._next_episode])} | {name: getattr(self, name).copy() for name in _KEPT}
         if isinstance(self.world, States):
             kept["state"] = self.world.state.copy()
@@ -240,12 +254,12 @@ class Plant:
         return kept
 
     def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what ``save_state`` gave; environments that live start the next episodes.
+        """Go on from what ``save_state`` gave; environments whose state is not in it start the next episodes.
 
         Raises:
             InvalidInput: an array is missing or has another shape.
         """
-        for name, held in self.save_state().items():
+        for name, held in self._own_state().items():
             if name not in arrays or arrays[name].shape != held.shape:
                 raise InvalidInput(f"the plant's saved {name} is missing or was saved for another number of rows than {self.n}")
         for name in _KEPT:
@@ -255,8 +269,22 @@ class Plant:
             gone = arrays.get("gone", np.zeros_like(self.world.gone))
             self.world.resume(self.seed, self.episode, self.elapsed, arrays["state"], gone)
             self._mask()
-        else:
+            return
+        self.forgets = self._load_world({name.removeprefix("world."): held for name, held in arrays.items() if name.startswith("world.")})
+        if self.forgets:
             self._start(self._all)
+        else:
+            self._mask()
+
+    def _load_world(self, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+        """Put environments that live back; why they cannot be."""
+        if isinstance(self.world, States) or not arrays:
+            return _UNKNOWN
+        try:
+            self.world.load_state(arrays)
+        except Unsupported as error:
+            return str(error)
+        return ""
 
     def _rows(self, environments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The agents' rows of these environments."""

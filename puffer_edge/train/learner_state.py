@@ -6,7 +6,9 @@ import hashlib
 import inspect
 import os
 import platform
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ import torch
 from puffer_edge import __version__
 from puffer_edge.envs.environment import Environment
 from puffer_edge.train.loop import Learner
+
+PACKAGES = ("gymnasium", "mujoco", "pettingzoo")
+"""Those whose versions decide what environments that live do."""
 
 
 def arrays_of(learner: Learner) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def bits_depend_on(learner: Learner) -> dict[str, Any]:
         "torch": torch.__version__,
         "puffer_edge": __version__,
         "environment_source": source_digest(learner.environment),
-    }
+    } | ({} if learner.environment.living is None else {name: sys.modules[name].__version__ for name in PACKAGES if name in sys.modules})
 
 
 def identity(environment: Environment) -> dict[str, Any]:
@@ -111,9 +116,14 @@ def identity(environment: Environment) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=8)
 def source_digest(environment: Environment) -> str:
     """SHA-256 of the file that defines the dynamics, be it a library; "unknown" where there is none to read, as for code typed at a prompt."""
-    step = environment.scalars.step if environment.scalars else environment.step
+    step: Any = environment.scalars.step if environment.scalars else environment.step
+    if environment.living is not None:
+        one = environment.living()
+        step = type(getattr(getattr(one, "env", one), "unwrapped", one))
+        one.close()
     try:
         file = getattr(step, "library", None) or inspect.getsourcefile(step)
     except TypeError:

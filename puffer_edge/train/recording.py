@@ -229,9 +229,9 @@ class Recorder:
         if self.learner.settings.steps != planned:
             reasons.append(f"steps were {planned} and are {self.learner.settings.steps}: schedules and evaluations follow the new number")
         if not manifest["exact"]:
-            reasons.append("the environment keeps state that no checkpoint holds")
-        if self.learner.settings.vector == "asynchronous":
-            reasons.append("rows that do not wait for each other take no order that could be repeated")
+            reasons.append(manifest.get("because", "the environment keeps state that no checkpoint holds"))
+        elif self.learner.plant is not None and self.learner.plant.forgets:
+            reasons.append(self.learner.plant.forgets)
         self.resumed = [*resumed, {"steps": self.learner.steps, "exact": not reasons, "because": reasons}]
         self.seconds_before = seconds
         self._open_log(log_bytes)
