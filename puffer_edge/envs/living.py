@@ -55,6 +55,7 @@ class Face:
         head: see there.
         agents: A.
         masked: whether the environment says which choices are allowed.
+        turn: whether agents act in turn, and the last number says whose it is.
     """
 
     names: tuple[str, ...]
@@ -65,6 +66,7 @@ class Face:
     head: str
     agents: int = 1
     masked: bool = False
+    turn: bool = False
 
     @staticmethod
     def of(contract: Contract, agents: int = 1, masked: bool = False) -> Face:
@@ -213,6 +215,10 @@ class Instances:
         mask: Bools = state[:, 1 + f.agents * len(f.names) :] != 0
         return mask if f.agents == 1 else mask.reshape(-1, f.agents, f.n_outputs)
 
+    def waiting(self, state: Floats) -> Bools:
+        """(n, A): who waits for another's turn."""
+        return np.asarray(self.observe(state)[..., -1] == 0.0).reshape(len(state), -1)
+
     def step(self, state: Floats, action: Floats) -> Any:
         """Step the instances of (n, S) states; where an environment's own clock ends an episode, all its agents have terminated here.
 
@@ -277,6 +283,7 @@ def environment(
     return Environment(
         name, contract, held.state_size, max_steps, solved, shield, held.reset, held.observe, held.step,
         agents=face.agents, pure=False, living=factory, allowed=held.allowed if face.masked else None,
+        waiting=held.waiting if face.turn else None,
     )  # fmt: skip
 
 

@@ -214,6 +214,7 @@ class Plant:
         """
         environment, contract, world = self.environment, self.environment.contract, self.world
         alive, terminated, reward, cost = (x.copy() for x in (world.alive, world.terminated, world.reward, world.cost))
+        ended = terminated.all(-1) & alive.any(-1)  # a step in which nobody acted, as one that only resets, ends nothing
         self._check_choice(alive.reshape(-1))
         self.previous = applied
         if not alive.all():
@@ -222,14 +223,13 @@ class Plant:
             self.previous = np.where(dead.reshape(-1, 1), contract.action_initial, applied)
         self.elapsed += 1
         cut = (self.elapsed >= environment.max_steps) | world.cut
-        over = cut | (terminated.all(-1) & alive.any(-1))  # a step in which nobody acted, as one that only resets, ends nothing
         truncated = cut[:, None] & ~terminated
         length = np.repeat(self.elapsed, environment.agents)
         self._sense(self._all)
         observation = final = contract.physical_observation(self.last)
-        ended = np.flatnonzero(over)
-        if len(ended):
-            self._start(ended)
+        over = np.flatnonzero(cut | ended)
+        if len(over):
+            self._start(over)
             observation = contract.physical_observation(self.last)
         gained, ends = (reward.reshape(-1), cost.reshape(-1)), (terminated.reshape(-1), truncated.reshape(-1))
         return StepResult(observation, final, *gained, *ends, alive.reshape(-1), self.allowed, length, applied, stages)

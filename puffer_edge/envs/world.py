@@ -33,7 +33,8 @@ class Living(Protocol):
         """One step of (A, m) physical actions; whether a clock of its own ended the episode.
 
         ``alive`` says which agents acted in this step. One that did not gets reward 0, cost 0 and terminated True, its action is not looked
-        at, and it may act again later. The episode is over when all have terminated, or at the clock.
+        at, and it may act again later; if it will in the next step, terminated False says so, and keeps an episode going in which all others
+        have ended. The episode is over when all have terminated, or at the clock.
         """
         ...
 

@@ -123,8 +123,10 @@ class Recorder:
             self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
             result = self._result(status)
             kept = self.best or self.learner.last_good
-            for name, shield in (("evaluation", self.learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
-                found = self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)
+            kinds = [("evaluation", self.learner.shield, False), ("evaluation_unshielded", Shield.none(kept.contract), False)]
+            kinds += [("evaluation_masked", self.learner.shield, True)] if self._masks else []
+            for name, shield, masked in kinds:
+                found = self._episodes(kept, shield, FINAL_EPISODES, self.final_seed, masked)
                 result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
             with self._writing("the result"):
                 self._write_result(result)
@@ -191,6 +193,9 @@ class Recorder:
         found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
         low, high = found["interval"]
         scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
+        if self._masks:
+            found_masked = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed, True)
+            scores["eval_masked_rew_mean"] = found_masked["return"]
         self._log({"steps": steps, **scores})
         if found["return"] >= self.best_return:
             self.best, self.best_return = policy, found["return"]
@@ -260,8 +265,13 @@ class Recorder:
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._began
 
-    def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
-        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed).summary(shield.stages)
+    @property
+    def _masks(self) -> bool:
+        """Whether the environment says what may be chosen: what ships does without, which is shown beside what it does with it."""
+        return self.learner.environment.allowed is not None
+
+    def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int, masked: bool = False) -> dict[str, Any]:
+        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed, masked).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""

@@ -74,10 +74,10 @@ def test_a_run_that_ended_within_its_last_evaluation_is_evaluated_when_gone_on_w
     whole = train("cartpole", out=tmp_path / "whole", settings=SMALL)
     evaluate = Recorder._episodes
 
-    def interrupted(self: Recorder, policy: Any, shield: Any, episodes: int, seed: int) -> Any:
+    def interrupted(self: Recorder, policy: Any, shield: Any, episodes: int, seed: int, masked: bool = False) -> Any:
         if episodes == FINAL_EPISODES:
             raise KeyboardInterrupt
-        return evaluate(self, policy, shield, episodes, seed)
+        return evaluate(self, policy, shield, episodes, seed, masked)
 
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "_episodes", interrupted)
