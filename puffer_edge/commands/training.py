@@ -25,6 +25,8 @@ from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS
 from puffer_edge.train.writer import Writer
 
+MASKED = "among what the environment allows, which no device is told"
+
 
 def train(
     environment: Name = "",
@@ -254,9 +256,9 @@ def _show_training(result: dict[str, Any], solved: float) -> None:
     OUT.print(f"  saved in {result['run']}; engine: {result['engine']}")
     if result["engine_note"]:
         OUT.print(f"  {result['engine_note']}", style="yellow")
-    for key, words in (("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield")):
-        found = result[key]
-        if found:
+    kinds = ("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield"), ("evaluation_masked", MASKED)
+    for key, words in kinds:
+        if found := result.get(key):
             low, high = found["interval"]
             shielded = f", the shield acted at {found['intervention_rate']:.1%} of the steps" if key == "evaluation" else ""
             line = f"  return {found['return']:.1f} (95 % interval {low:.1f} … {high:.1f}), cost {found['cost']:.2f} {words}"
@@ -332,6 +334,8 @@ def evaluate(
 
         picture.film(task.environment, kinds["integer" if integer else "float"], task.shield, seed, video)
     found = {name: task.returns(proposer, episodes, seed) for name, proposer in kinds.items()}
+    if task.environment.allowed is not None:
+        found["float_masked"] = task.returns(kinds["float"], episodes, seed, masked=True)
     stages, name = task.shield.stages, task.environment.name
     result: dict[str, Any] = {"environment": name, "shield": list(stages), "episodes": episodes, "seed": seed}
     result |= {"plant": about} if (about := task.environment.imperfections.to_dict()) else {}
@@ -346,7 +350,8 @@ def evaluate(
             row = result[kind]
             acted = ", ".join(f"{k} {v}" for k, v in row["interventions"].items() if v) or "0"
             low, high = row["interval"]
-            table.add_row(kind, f"{row['return']:.2f}", f"{low:.2f} … {high:.2f}", f"{row['lowest']:.2f}", f"{row['cost']:.2f}", acted)
+            interval, rest = f"{low:.2f} … {high:.2f}", (f"{row['lowest']:.2f}", f"{row['cost']:.2f}", acted)
+            table.add_row(kind.replace("_", ", "), f"{row['return']:.2f}", interval, *rest)
         around = f", a plant with {', '.join(result['plant'])}" if "plant" in result else ""
         OUT.print(f"{name}, {episodes} episodes, {'shield ' + ' → '.join(stages) if stages else 'no shield'}{around}")
         OUT.print(table)
@@ -354,6 +359,8 @@ def evaluate(
             OUT.print(f"the first episode is in {video}")
         if integer:
             OUT.print(f"{profile} keeps {result['return_kept']:.2%} of the float return")
+        if "float_masked" in found:
+            OUT.print(f"masked: {MASKED}")
         _warn_of_forbidden(result["float"])
 
     show_result(json, result, show)

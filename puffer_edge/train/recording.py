@@ -126,8 +126,10 @@ class Recorder:
             self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
             result = self._result(status)
             kept = self.best or self.learner.last_good
-            pair = self._evaluate(kept, FINAL_EPISODES, self.final_seed)
-            for name, found in zip(("evaluation", "evaluation_unshielded"), pair):
+            about = kept, FINAL_EPISODES, self.final_seed
+            kinds = dict(zip(("evaluation", "evaluation_unshielded"), self._evaluate(*about)))
+            kinds |= {"evaluation_masked": self._masked(*about)} if self._masks else {}
+            for name, found in kinds.items():
                 result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
             result |= self._verdict(result["evaluation"])
             with self._writing("the result"):
@@ -203,6 +205,8 @@ class Recorder:
             sampled = self._episodes(Sampled(learner, (seed, steps)), learner.shield, episodes, seed).summary(learner.shield.stages)
             scores |= {"eval_sampled_rew_mean": sampled["return"], "eval_sampled_cost_mean": sampled["cost"]}
             chosen["sampled"] = {"episodes": episodes, "seed": seed, **sampled}
+        if self._masks:
+            scores["eval_masked_rew_mean"] = self._masked(policy, episodes, seed)["return"]
         self._log({"steps": steps, **scores})
         if not self.chosen or self._rank(chosen) >= self._rank(self.chosen):
             self.best, self.chosen = policy, chosen
@@ -244,9 +248,9 @@ class Recorder:
         if self.learner.settings.steps != planned:
             reasons.append(f"steps were {planned} and are {self.learner.settings.steps}: schedules and evaluations follow the new number")
         if not manifest["exact"]:
-            reasons.append("the environment keeps state that no checkpoint holds")
-        if self.learner.settings.vector == "asynchronous":
-            reasons.append("rows that do not wait for each other take no order that could be repeated")
+            reasons.append(manifest.get("because", "the environment keeps state that no checkpoint holds"))
+        elif self.learner.plant is not None and self.learner.plant.forgets:
+            reasons.append(self.learner.plant.forgets)
         self.resumed = [*resumed, {"steps": self.learner.steps, "exact": not reasons, "because": reasons}]
         self.seconds_before = seconds
         self._open_log(log_bytes)
@@ -293,6 +297,15 @@ class Recorder:
         if found.intervention_rate > 0.0:  # else they are the same
             alone = self._episodes(InFloat(policy), Shield.none(policy.contract), episodes, seed)
         return found.summary(shield.stages), alone.summary(())
+
+    @property
+    def _masks(self) -> bool:
+        """Whether the environment says what may be chosen: what ships does without, which is shown beside what it does with it."""
+        return self.learner.environment.allowed is not None
+
+    def _masked(self, policy: Policy, episodes: int, seed: int) -> dict[str, Any]:
+        shield = self.learner.shield
+        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed, masked=True).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""

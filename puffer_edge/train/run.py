@@ -46,7 +46,8 @@ class Run:
         result: ``status``, ``steps``, ``seconds`` (evaluations in between included), ``kept_step``. The status is "complete", "stopped" (by
             a callback), "interrupted" (Ctrl-C), "failed" (an error), "running" (now, by some process) or "killed" (none wrote how it
             ended). The first three come with ``evaluation`` and ``evaluation_unshielded``: how the policy kept does behind the training's
-            shield and behind none, on episodes that no choice was made by. ``resumed`` lists where the run was gone on with.
+            shield and behind none, on episodes that no choice was made by; where the environment masks choices with ``evaluation_masked`` too:
+            how it does among what is allowed, which no device is told. ``resumed`` lists where the run was gone on with.
     """
 
     path: Path
