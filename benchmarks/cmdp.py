@@ -14,6 +14,7 @@ import argparse
 import time
 from typing import Any
 
+import numba  # noqa: F401  many rows are compiled from the first step on
 import numpy as np
 from linear_program import best
 from record import save, show
