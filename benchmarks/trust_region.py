@@ -3,7 +3,7 @@
 The presets, seed by seed; return over 100 fresh episodes of the deterministic policy without a shield, of the policy kept and of the last one;
 of sb3-contrib's, which keeps none, of the last one.
 
-python benchmarks/trust_region.py [--seeds 5] [--environments cartpole pendulum]
+python benchmarks/trust_region.py [--seeds 5] [--peer-seeds 5] [--environments cartpole pendulum]
 """
 
 from __future__ import annotations
@@ -70,14 +70,16 @@ def main() -> None:
     """Train, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--peer-seeds", type=int, default=5, help="trainings of sb3-contrib's")
     parser.add_argument("--environments", nargs="+", default=list(TASKS))
     options = parser.parse_args()
     rows = []
     for name in options.environments:
         gymnasiums, wanted = TASKS[name]
         rows.append(summary(name, "puffer-edge", wanted, [ours(name, seed) for seed in range(options.seeds)]))
-        peers = [theirs(gymnasiums, seed, preset(name, "trpo").steps) for seed in range(options.seeds)]
-        rows.append(summary(name, f"sb3-contrib {version('sb3-contrib')}", wanted, peers))
+        if options.peer_seeds:
+            peers = [theirs(gymnasiums, seed, preset(name, "trpo").steps) for seed in range(options.peer_seeds)]
+            rows.append(summary(name, f"sb3-contrib {version('sb3-contrib')}", wanted, peers))
         show(f"TRPO, {EPISODES} evaluation episodes", rows)
     save("trust_region", settings={"seeds": options.seeds, "episodes": EPISODES, "evaluation_seed": EPISODE_SEED}, rows=rows)
 
