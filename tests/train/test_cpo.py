@@ -112,6 +112,12 @@ def test_what_is_wrong_is_told(kind: Any) -> None:
         make(kind, engine="native")
 
 
+def test_a_preset_starts_from_that_of_trpo() -> None:
+    pendulum = preset("pendulum", "cpo")
+    assert isinstance(pendulum, CPOSettings) and (pendulum.discount, pendulum.horizon) == (0.9, 128)
+    assert preset("cmdp", "cpo").to_dict()["cost_limit"] == cmdp.LIMIT
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_comes_to_the_optimum_of_a_linear_program(kind: Any) -> None:

@@ -42,13 +42,13 @@ class CPO(Constrained, TRPO):
         assert self.cost_limit is not None
         advantage = torch.from_numpy(self.costs.advantage[self.costs.alive].astype(np.float32))
         advantage -= advantage.mean()
-        parameters = self.policy_parameters
-        gain, cost = around.gain(batch.advantage), around.gain(advantage)
+        policy, parameters = around.now(), self.policy_parameters
+        gain, cost = around.gain(policy, batch.advantage), around.gain(policy, advantage)
         g, b = (trust_region.gradient(value, parameters) for value in (gain, cost))
         if math.isnan(self.cost_estimate):  # no episode has ended: nothing is known of the limit
             return self._move(around, torch.zeros_like(g), [(batch.advantage, gain.item(), math.inf)]) | {"case": math.nan}
         c = (self.cost_estimate - self.cost_limit) / float(np.mean(self.recent_lengths))
-        product = trust_region.hessian_product(around.kl(), parameters, s.damping)
+        product = trust_region.hessian_product(around.kl(policy), parameters, s.damping)
         step = trust_region.cpo_step(g, b, c, product, self.delta, s.solver_steps)
         slack = 0.0 if step.case > trust_region.RECOVERABLE else math.inf
         wanted = [(batch.advantage, gain.item(), slack), (-advantage, -cost.item(), max(-c, 0.0))]
