@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from puffer_edge.envs.gym import GymFactory
 from puffer_edge.errors import InvalidInput
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.advantages import advantages
@@ -72,6 +73,11 @@ class Constrained(OnPolicy):
         s, c = self.settings, self.constraint
         if c.cost_limit is None:
             raise InvalidInput(f"{self.name} needs a limit: cost_limit is what an episode of {self.environment.name} may cost (--cost-limit)")
+        if isinstance(self.environment.living, GymFactory) and not self.environment.living.tells_cost():
+            raise InvalidInput(
+                f"{self.environment.name} has no costs: its steps have no info['cost'], so no limit can bind. Wrap it so that every step says one, "
+                "0.0 where there is none, or train without a limit (--algo ppo)"
+            )
         self.cost_limit = float(c.cost_limit)
         weights, shuffle = (int(x) for x in np.random.SeedSequence([self.seed, 2]).generate_state(2))
         net, kernels = super()._networks(seed)

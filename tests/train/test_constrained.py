@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from puffer_edge import envs
+from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.gym import GymFactory, of_env
 from puffer_edge.envs.native import available
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import Diverged, InvalidInput
 from puffer_edge.train import PPOSettings, resume, train
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.algorithms.pid_lagrangian import PIDLagrangian
@@ -20,6 +24,7 @@ from puffer_edge.train.constraint import AdamMultiplier, PIDLagrangianSettings, 
 from puffer_edge.train.native import why_not
 from puffer_edge.train.native.learner import Experience
 from puffer_edge.train.verdict import rank, verdict
+from tests.train.test_agents import MULTI, haunted
 
 NATIVE = pytest.mark.skipif(bool(why_not()) or not available(), reason="there is no native engine here")
 SMALL: dict[str, Any] = {"engine": "torch", "threads": 1, "steps": 2048, "rows": 8, "horizon": 32, "minibatch": 64, "epochs": 2}
@@ -79,6 +84,15 @@ def test_a_multiplier_of_nought_is_ppo_to_the_bit(name: str, engine: str) -> Non
     assert list(free.recent_costs) == list(ppo.recent_costs)
     assert any(free.recent_costs), "a test without costs says nothing"
     assert flat(lagrangian(name, 3, multiplier=1.0, engine=engine).learn()) != flat(ppo)
+
+
+@ENGINES
+def test_the_multiplier_moves_before_the_policy(engine: str) -> None:
+    """One update from λ = 0: what the policy learnt was priced already."""
+    ppo = PPO("cartpole", PPOSettings(**(SMALL | {"engine": engine})), seed=3).learn(256)
+    found = lagrangian("cartpole", 3, engine=engine, cost_limit=0.0, multiplier=0.0, multiplier_rate=1.0).learn(256)
+    assert found.multiplier.value == pytest.approx(1.0, abs=1e-6)
+    assert flat(found) != flat(ppo)
 
 
 @ENGINES
@@ -187,3 +201,40 @@ def test_a_run_says_what_its_policy_costs_and_goes_on_to_the_same(tmp_path: Path
     assert row["lambda"] > 0.001
     assert row["ep_cost_mean"] > 0
     assert row["cost_value_loss"] > 0
+
+
+def test_an_environment_of_gymnasium_must_say_its_costs() -> None:
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Priced(gymnasium.Wrapper):  # type: ignore[misc, name-defined]
+        def step(self, action: Any) -> Any:
+            observation, reward, over, cut, info = self.env.step(action)
+            return observation, reward, over, cut, info | {"cost": float(abs(observation[0]) > 0.05)}
+
+    settings = PPOLagrangianSettings(**{**SMALL, "steps": 512}, cost_limit=1.0)
+    with pytest.raises(InvalidInput, match=r"gym:CartPole-v1 has no costs: its steps have no info\['cost'\]"):
+        PPOLagrangian("gym:CartPole-v1", settings)
+    factory = GymFactory("priced", lambda: Priced(gymnasium.make("CartPole-v1")))
+    learner = PPOLagrangian(of_env(factory, factory(), 500), settings).learn()
+    assert max(learner.recent_costs) > 0
+
+
+@ENGINES
+def test_what_dead_agents_cost_changes_no_bit(engine: str) -> None:
+    settings = PPOLagrangianSettings(**(SMALL | {"engine": engine}), cost_limit=0.5, multiplier=1.0)
+    found = [PPOLagrangian(environment, settings, seed=2).learn() for environment in (MULTI, haunted(MULTI))]
+    assert flat(found[0]) == flat(found[1])
+    assert torch.equal(*(learner.cost_critic.flat for learner in found))
+
+
+@ENGINES
+def test_a_cost_that_is_not_finite_ends_the_training(engine: str) -> None:
+    cartpole = envs.load("cartpole")
+    assert cartpole.dynamics is not None
+
+    def step(draw: Any, state: Any, action: Any, parameters: Any) -> Any:
+        return 1.0, np.nan, False
+
+    broken = Environment.of_scalars(cartpole.contract, replace(cartpole.dynamics, step=step), max_steps=9, solved=1.0)
+    with pytest.raises(Diverged, match=r"gave (a|the) cost (that is NaN|nan)"):
+        PPOLagrangian(broken, PPOLagrangianSettings(**(SMALL | {"engine": engine}), cost_limit=1.0)).learn()
