@@ -5,13 +5,17 @@ from puffer_edge.train.run import Run, algorithm_names, resume, train
 from puffer_edge.train.sac_settings import SACSettings
 from puffer_edge.train.settings import PPOSettings
 from puffer_edge.train.settings_file import preset, settings_for
+from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianSettings, TRPOSettings
 
 __all__ = [
+    "CPOSettings",
     "PIDLagrangianSettings",
     "PPOLagrangianSettings",
     "PPOSettings",
     "Run",
     "SACSettings",
+    "TRPOLagrangianSettings",
+    "TRPOSettings",
     "algorithm_names",
     "preset",
     "resume",

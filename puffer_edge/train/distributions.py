@@ -52,6 +52,11 @@ class Categorical:
         log_p = torch.log_softmax(self.logits, -1)
         return -(log_p.exp() * log_p).sum(-1)
 
+    def kl(self, other: Categorical) -> torch.Tensor:
+        """(B,) KL(self ‖ other) in nats; what is forbidden to both counts nothing."""
+        log_p, log_q = torch.log_softmax(self.logits, -1), torch.log_softmax(other.logits, -1)
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+
 
 @dataclass(frozen=True, eq=False)
 class Choices:
@@ -85,6 +90,10 @@ class Choices:
     def entropy(self) -> torch.Tensor:
         """(B,) entropy in nats."""
         return torch.stack([group.entropy() for group in self.groups]).sum(0)
+
+    def kl(self, other: Choices) -> torch.Tensor:
+        """(B,) KL(self ‖ other) in nats."""
+        return torch.stack([mine.kl(theirs) for mine, theirs in zip(self.groups, other.groups)]).sum(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +130,10 @@ class Gaussian:
     def entropy(self) -> torch.Tensor:
         """(B,) differential entropy in nats."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand(len(self.mean))
+
+    def kl(self, other: Gaussian) -> torch.Tensor:
+        """(B,) KL(self ‖ other) in nats; squashing both by one function, as tanh, changes nothing."""
+        return _kl_of_normals(self, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +176,16 @@ class StateDependent:
     def entropy(self) -> torch.Tensor:
         """(B,) differential entropy in nats."""
         return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def kl(self, other: StateDependent) -> torch.Tensor:
+        """(B,) KL(self ‖ other) in nats, over all matrices."""
+        return _kl_of_normals(self, other)
+
+
+def _kl_of_normals(p: Gaussian | StateDependent, q: Gaussian | StateDependent) -> torch.Tensor:
+    """(B,) KL(p ‖ q): log(σ_q/σ_p) + (σ_p² + (μ_p − μ_q)²)/(2σ_q²) − ½, summed over the numbers."""
+    found = (q.std / p.std).log() + (p.std.square() + (p.mean - q.mean).square()) / (2 * q.std.square()) - 0.5
+    return found.sum(-1)
 
 
 Distribution = Categorical | Choices | Gaussian | StateDependent

@@ -169,6 +169,11 @@ class Learner:
                 f"{self.environment.name}-frames4"
             )
         self.seed = seed
+        if self.settings.shield_mask and not self.environment.contract.levels:
+            raise InvalidInput(
+                f"shield_mask excludes choices, and the head {self.environment.contract.head!r} of {self.environment.name} gives numbers: "
+                "take shield_penalty or shield_change_penalty"
+            )
         specification = (self.environment.shield if shield else ()) if isinstance(shield, bool) else shield
         self.shield = Shield.build(self.environment.contract, specification)
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
@@ -200,7 +205,7 @@ class Learner:
 
     def _make_plant(self, seed: int) -> Any:
         """What the torch engine steps: a ``Plant``, unless the algorithm can do with another."""
-        return Plant(self.environment, self.settings.rows, seed, self.shield, self._world())
+        return Plant(self.environment, self.settings.rows, seed, self.shield, self._world(), self.settings.interventions)
 
     def _world(self) -> World | None:
         """Where the environments live; None for those that are made of functions."""
@@ -435,6 +440,8 @@ class Learner:
             "shield": [dict(stage) for stage in self.shield.specification],
             "versions": {"puffer_edge": __version__, "torch": torch.__version__, "numpy": np.__version__},
         }
+        if plant := self.environment.imperfections.to_dict():
+            origin["plant"] = plant
         return Policy(contract, layers(), self._normalizer, Head(contract.head, self._scale, self._offset), origin)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -3,33 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train import vector
+from puffer_edge.train.advantages import advantages
 from puffer_edge.train.distributions import Distribution
 from puffer_edge.train.loop import Learner, Lived
-from puffer_edge.train.native.learner import Experience, NativeEngine, cells_library, kernels_for
+from puffer_edge.train.native.learner import Experience, NativeEngine
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.nets.recurrent import Past, RecurrentActorCritic
 from puffer_edge.train.normalize import RewardScale
 from puffer_edge.train.rollout import Rollout
-from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.settings import OnPolicySettings
 from puffer_edge.train.vector.asynchronous import Fleet, Sent
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples of one update, B of them; with memory S sequences of L steps, and (S, L, …) in the place of (B, …).
+
+    Attributes:
+        inputs: (B, n) normalised observations.
+        action: (B,) choices or (B, m) outputs that were sampled.
+        log_prob: (B,) their log-probability when they were sampled.
+        value: (B,) what the critic said then.
+        advantage: (B,).
+        returns: (B,) what the critic learns.
+        allowed: (B, n_outputs) bool, the choices that could be taken; None where all could.
+        past: what the sequences begin with; None without memory.
+    """
+
+    inputs: torch.Tensor
+    action: torch.Tensor
+    log_prob: torch.Tensor
+    value: torch.Tensor
+    advantage: torch.Tensor
+    returns: torch.Tensor
+    allowed: torch.Tensor | None = None
+    past: Past | None = None
+
+    def __getitem__(self, rows: torch.Tensor | slice) -> Batch:
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: x[rows] for name, x in held.items() if x is not None})
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def size(self) -> int:
+        """How many samples."""
+        return len(self.samples().advantage)
+
+    def samples(self) -> Batch:
+        """The same without memory, one sample after the other."""
+        if self.past is None:
+            return self
+        held = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "past"}
+        return replace(self, past=None, **{name: self.past.samples(x) for name, x in held.items() if x is not None})
+
+    def normalized(self) -> Batch:
+        """The same with advantages of mean 0 and standard deviation 1."""
+        seen = self.samples().advantage
+        return replace(self, advantage=(self.advantage - seen.mean()) / (seen.std() + 1e-8))
 
 
 class OnPolicy(Learner):
     """A learner that forgets each rollout once it has learnt from it. An algorithm adds ``update``."""
 
     losses: tuple[str, ...] = ("policy_loss", "value_loss")
-    settings: PPOSettings
+    settings: OnPolicySettings
     native: NativeEngine | None
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
@@ -52,31 +102,8 @@ class OnPolicy(Learner):
             statistics = {"policy_lag": float(lived.lag.mean()), "policy_lag_max": float(lived.lag.max()), **statistics}
         return super()._metrics(lived, statistics, rate)
 
-    def _networks(self, seed: int) -> tuple[nn.Module, str]:
-        contract, s = self.environment.contract, self.settings
-        if self.network is not None:
-            if s.memory != "none":
-                raise Unsupported(f"memory {s.memory!r} is of the package's own networks: leave out network=, or memory")
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                return self.network(contract, s), "torch"
-        generator = torch.Generator().manual_seed(seed)
-        if s.memory != "none":
-            library = cells_library(s)
-            return RecurrentActorCritic(contract, s, generator, library), library.variant if library else "torch"
-        net = ActorCritic(contract, s.hidden, s.activation, s.log_std, generator, s.exploration, s.shared, s.image, s.filters)
-        net.kernels = kernels_for(contract, s) if s.engine != "native" else None
-        return net, net.kernels.variant if net.kernels else "torch"
-
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.net.parameters(), lr=self.settings.learning_rate, eps=1e-5, fused=True)
-
-    def _make_native(self, seed: int) -> NativeEngine:
-        if isinstance(self.net, RecurrentActorCritic):
-            raise Unsupported(f"memory {self.settings.memory!r} is of the torch engine")
-        if not isinstance(self.net, ActorCritic):
-            raise Unsupported("a network of your own is torch's")
-        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy(), self._native_critic())
 
     def _native_critic(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32], int] | None:
         """Hidden widths, flat buffer and seed of a critic of costs in C; None without one."""
@@ -85,11 +112,10 @@ class OnPolicy(Learner):
     def _prepare(self, seed: int) -> None:
         s, rows = self.settings, self.settings.rows * self.environment.agents
         self.reward_scale = RewardScale(rows, s.discount) if s.scale_reward else None
-        self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self._rollout = Rollout(
             self.environment.contract,
             *((1, 1) if self.native else (s.horizon, rows)),
-            masked=self.environment.allowed is not None,
+            masked=self.environment.allowed is not None or s.shield_mask,
             asynchronous=isinstance(self.plant, Fleet),
             memory=self.net.memory if isinstance(self.net, RecurrentActorCritic) else 0,
             stretch=1 if self.native else s.stretch,
@@ -100,10 +126,10 @@ class OnPolicy(Learner):
         s = self.settings
         world = self._world()
         if s.vector != "asynchronous":
-            return Plant(self.environment, s.rows, seed, self.shield, world)
+            return Plant(self.environment, s.rows, seed, self.shield, world, s.interventions)
         if not isinstance(world, vector.Processes):
             raise Unsupported(f"{self.environment.name} cannot be stepped asynchronously: it does not live in processes")
-        return Fleet(self.environment, seed, self.shield, world, s.batch)
+        return Fleet(self.environment, seed, self.shield, world, s.batch, s.interventions)
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Moments of the rewards, and memory."""
@@ -255,3 +281,28 @@ class OnPolicy(Learner):
                 where = f"in row {row}, step {t} of the horizon that began at step {self.steps}"
                 raise Diverged(f"{self.environment.name} gave the {name} {x[t, row]} {where}")
         return rollout
+
+    def _batch(self, rollout: Rollout) -> tuple[Batch, float]:
+        """What the agents did in a rollout as one batch, and how much of the returns' variance the critic explained (NaN where they have none)."""
+        settings, arranged = self.settings, rollout.arranged
+        inputs, following = (self.inputs(arranged(x)) for x in (rollout.observation, rollout.final_observation))
+        action = torch.from_numpy(arranged(rollout.action))
+        allowed = None if rollout.allowed is None else torch.from_numpy(arranged(rollout.allowed))
+        past = self._past(rollout)
+        with torch.no_grad():
+            policy, value_of, final_of = self._looked_back(inputs, following, past, allowed)
+            sampled = rollout.log_prob  # of rows that were ahead, by an earlier policy
+            log_prob = policy.log_prob(action if past is None else past.samples(action)) if sampled is None else torch.from_numpy(arranged(sampled))
+        value, final_value = (rollout.in_time(x.double().numpy()) for x in (value_of, final_of))
+        reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward
+        ends = rollout.terminated, rollout.truncated
+        advantage, returns = advantages(reward, value, final_value, *ends, settings.discount, settings.trace_decay, alive=rollout.alive)
+        old, gained, learnt = (torch.from_numpy(arranged(x.astype(np.float32))) for x in (value, self.weigh(advantage), returns))
+        batch = Batch(inputs, action, log_prob.view(old.shape), old, gained, learnt, allowed, past)
+        if not rollout.alive.all():
+            alive = torch.from_numpy(arranged(rollout.alive))
+            batch = batch[alive] if past is None else replace(batch, past=replace(past, alive=alive))
+            value, returns = value[rollout.alive], returns[rollout.alive]
+        spread = float(returns.var())
+        explained = 1 - float((returns - value).var()) / spread if spread > 0 else float("nan")
+        return batch, explained

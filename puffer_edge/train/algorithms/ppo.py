@@ -23,17 +23,17 @@ With a shield, probabilities belong to what the policy proposed, rewards to what
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from puffer_edge.train.advantages import advantages
+from puffer_edge.errors import Unsupported
 from puffer_edge.train.distributions import Distribution
-from puffer_edge.train.native.learner import Experience
-from puffer_edge.train.nets.recurrent import Past
-from puffer_edge.train.on_policy import OnPolicy
+from puffer_edge.train.native.learner import Experience, NativeEngine, cells_library, kernels_for
+from puffer_edge.train.nets.actor_critic import ActorCritic
+from puffer_edge.train.nets.recurrent import RecurrentActorCritic
+from puffer_edge.train.on_policy import Batch, OnPolicy
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 
@@ -51,55 +51,6 @@ def kl_factor(kl: float, target: float) -> float:
 def rate_step(kl: float, target: float) -> float:
     """What the learning rate is multiplied by after an epoch, for "learning_rate"."""
     return 1 / 1.5 if kl > 2 * target else 1.5 if kl < target / 2 else 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Samples of one update, B of them; with memory S sequences of L steps, and (S, L, …) in the place of (B, …).
-
-    Attributes:
-        inputs: (B, n) normalised observations.
-        action: (B,) choices or (B, m) outputs that were sampled.
-        log_prob: (B,) their log-probability when they were sampled.
-        value: (B,) what the critic said then.
-        advantage: (B,).
-        returns: (B,) what the critic learns.
-        allowed: (B, n_outputs) bool, the choices that could be taken; None where all could.
-        past: what the sequences begin with; None without memory.
-    """
-
-    inputs: torch.Tensor
-    action: torch.Tensor
-    log_prob: torch.Tensor
-    value: torch.Tensor
-    advantage: torch.Tensor
-    returns: torch.Tensor
-    allowed: torch.Tensor | None = None
-    past: Past | None = None
-
-    def __getitem__(self, rows: torch.Tensor | slice) -> Batch:
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: x[rows] for name, x in held.items() if x is not None})
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    @property
-    def size(self) -> int:
-        """How many samples."""
-        return len(self.samples().advantage)
-
-    def samples(self) -> Batch:
-        """The same without memory, one sample after the other."""
-        if self.past is None:
-            return self
-        held = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "past"}
-        return replace(self, past=None, **{name: self.past.samples(x) for name, x in held.items() if x is not None})
-
-    def normalized(self) -> Batch:
-        """The same with advantages of mean 0 and standard deviation 1."""
-        seen = self.samples().advantage
-        return replace(self, advantage=(self.advantage - seen.mean()) / (seen.std() + 1e-8))
 
 
 @dataclass(frozen=True)
@@ -161,6 +112,34 @@ class PPO(OnPolicy):
 
     name = "ppo"
     remembers = True
+    settings: PPOSettings
+
+    def _networks(self, seed: int) -> tuple[nn.Module, str]:
+        contract, s = self.environment.contract, self.settings
+        if self.network is not None:
+            if s.memory != "none":
+                raise Unsupported(f"memory {s.memory!r} is of the package's own networks: leave out network=, or memory")
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                return self.network(contract, s), "torch"
+        generator = torch.Generator().manual_seed(seed)
+        if s.memory != "none":
+            library = cells_library(s)
+            return RecurrentActorCritic(contract, s, generator, library), library.variant if library else "torch"
+        net = ActorCritic(contract, s.hidden, s.activation, s.log_std, generator, s.exploration, s.shared, s.image, s.filters)
+        net.kernels = kernels_for(contract, s) if s.engine != "native" else None
+        return net, net.kernels.variant if net.kernels else "torch"
+
+    def _make_native(self, seed: int) -> NativeEngine:
+        if isinstance(self.net, RecurrentActorCritic):
+            raise Unsupported(f"memory {self.settings.memory!r} is of the torch engine")
+        if not isinstance(self.net, ActorCritic):
+            raise Unsupported("a network of your own is torch's")
+        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy(), self._native_critic())
+
+    def _prepare(self, seed: int) -> None:
+        super()._prepare(seed)
+        self.control = {"kl_weight": self.settings.kl_weight, "rate_factor": 1.0}
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Several epochs of gradient steps on one rollout."""
@@ -243,28 +222,3 @@ class PPO(OnPolicy):
         if settings.kl_control == "learning_rate":
             self.control["rate_factor"] *= rate_step(mean_kl, settings.target_kl)
         return False
-
-    def _batch(self, rollout: Rollout) -> tuple[Batch, float]:
-        """What the agents did in a rollout as one batch, and how much of the returns' variance the critic explained (NaN where they have none)."""
-        settings, arranged = self.settings, rollout.arranged
-        inputs, following = (self.inputs(arranged(x)) for x in (rollout.observation, rollout.final_observation))
-        action = torch.from_numpy(arranged(rollout.action))
-        allowed = None if rollout.allowed is None else torch.from_numpy(arranged(rollout.allowed))
-        past = self._past(rollout)
-        with torch.no_grad():
-            policy, value_of, final_of = self._looked_back(inputs, following, past, allowed)
-            sampled = rollout.log_prob  # of rows that were ahead, by an earlier policy
-            log_prob = policy.log_prob(action if past is None else past.samples(action)) if sampled is None else torch.from_numpy(arranged(sampled))
-        value, final_value = (rollout.in_time(x.double().numpy()) for x in (value_of, final_of))
-        reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward
-        ends = rollout.terminated, rollout.truncated
-        advantage, returns = advantages(reward, value, final_value, *ends, settings.discount, settings.trace_decay, alive=rollout.alive)
-        old, gained, learnt = (torch.from_numpy(arranged(x.astype(np.float32))) for x in (value, self.weigh(advantage), returns))
-        batch = Batch(inputs, action, log_prob.view(old.shape), old, gained, learnt, allowed, past)
-        if not rollout.alive.all():
-            alive = torch.from_numpy(arranged(rollout.alive))
-            batch = batch[alive] if past is None else replace(batch, past=replace(past, alive=alive))
-            value, returns = value[rollout.alive], returns[rollout.alive]
-        spread = float(returns.var())
-        explained = 1 - float((returns - value).var()) / spread if spread > 0 else float("nan")
-        return batch, explained

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from puffer_edge.contract import Contract
 from puffer_edge.envs.composition import Composition, compose
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.envs.native import available
 from puffer_edge.envs.plant import no_choice
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
@@ -99,14 +100,14 @@ def threads_for(shape: Shape, settings: PPOSettings) -> int:
     return cores() if min(settings.minibatch, settings.rows * settings.horizon) * shape.size >= SHARED_WORK else 1
 
 
-_SURROUNDED: dict[tuple[Environment, bytes], Composition] = {}
+_SURROUNDED: dict[tuple[Environment, bytes, Interventions], Composition] = {}
 
 
-def surrounded(environment: Environment, shield: Shield) -> Composition:
+def surrounded(environment: Environment, shield: Shield, interventions: Interventions) -> Composition:
     """The environment in fixed point behind its shield; composed once, as compiling takes a second or two."""
-    key = environment, shield.digest
+    key = environment, shield.digest, interventions
     if key not in _SURROUNDED:
-        _SURROUNDED[key] = compose(environment, shield)
+        _SURROUNDED[key] = compose(environment, shield, interventions)
     return _SURROUNDED[key]
 
 
@@ -183,7 +184,7 @@ class NativeEngine:
         if critic is not None:
             hidden, own, order = critic
             self.critic = NativeCritic(Shape(shape.inputs, hidden, shape.activation, "value", ()), self.threads, own, order)
-        self._around = surrounded(environment, shield)
+        self._around = surrounded(environment, shield, settings.interventions)
         self._pointer = self._around.environment.pointer()
         self.parameters = parameters
         self._arrays = self._allocate()
