@@ -50,6 +50,7 @@ class Environment:
         draw: ``(state (S,), canvas)`` puts a picture of a state onto a ``puffer_edge.envs.picture.Canvas``; None where there is none.
         world: makes so many rows that live side by side, where that is another thing than as many of ``living``.
         imperfections: that ``puffer_edge.envs.imperfect`` has put around it.
+        unstacked: the environment whose last observations this one shows (``puffer_edge.envs.frames``), if it does.
 
     Raises:
         InvalidInput: there are masks, and the head is not one of choices.
@@ -73,6 +74,7 @@ class Environment:
     world: Callable[[int], World] | None = None
     draw: Callable[[Floats, Any], None] | None = None
     imperfections: Imperfections = Imperfections()  # noqa: RUF009  frozen
+    unstacked: Environment | None = None
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.contract.head not in ("discrete", "multi_discrete"):
