@@ -65,8 +65,8 @@ class Task:
         """Fields of the manifest."""
         return {"calibrated": self.calibrated} | ({"environment": self.environment.name} if self.environment else {})
 
-    def returns(self, proposer: Any, episodes: int, seed: int) -> Any:
-        """Episodes of a program, or of ``InFloat``, behind the shield.
+    def returns(self, proposer: Any, episodes: int, seed: int, masked: bool = False) -> Any:
+        """Episodes of a program, or of ``InFloat``, behind the shield; ``masked``: among what the environment allows.
 
         Raises:
             InvalidInput: there is no environment.
@@ -75,7 +75,7 @@ class Task:
 
         if self.environment is None:
             raise InvalidInput(f"{self.policy.name} has no environment here, so no return: import it with --env, or compare without returns")
-        return closed_loop.play(self.environment, proposer, self.shield, episodes, seed)
+        return closed_loop.play(self.environment, proposer, self.shield, episodes, seed, masked)
 
 
 def policy_of(run: Path, plant: Any = None) -> tuple[Any, Any]:

@@ -25,6 +25,8 @@ from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS
 from puffer_edge.train.writer import Writer
 
+MASKED = "among what the environment allows, which no device is told"
+
 
 def train(
     environment: Name = "",
@@ -51,13 +53,14 @@ def train(
 
     Args:
         environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume.
-        algo: ppo or sac; the other flags are those of its settings, so look at --help with it.
+        algo: ppo, trpo, sac, ppo-lagrangian, pid-lagrangian, trpo-lagrangian or cpo; the other flags are those of its settings, so look at
+            --help with it.
         values: settings of the algorithm.
-        settings: TOML file with a table for the algorithm, [ppo] or [sac].
+        settings: TOML file with a table for the algorithm, such as [ppo].
         seed: of everything random; with --seeds the first one.
         seeds: train so many times, side by side on the cores there are, and print the interquartile mean of the returns.
-        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-sac-SEED with SAC. A run that is there already is kept as
-            FOLDER.1, FOLDER.2 …
+        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-ALGO-SEED with another algorithm than PPO. A run that is
+            there already is kept as FOLDER.1, FOLDER.2 …
         shield: train behind the default shield (--no-shield: without any).
         plant: TOML file of what lies between a board and an ideal plant: delay and jitter, sensors, actuators, parameters that vary.
         resume: run folder to go on with, from its latest checkpoint; of the settings only --steps may change.
@@ -222,9 +225,9 @@ def _train_seeds(
     summary = found.summary()
 
     def show() -> None:
-        table = Table("seed", "return", "status", box=None, pad_edge=False)
+        table = Table("seed", "return", "cost", "status", box=None, pad_edge=False)
         for row in summary["seeds"]:
-            table.add_row(str(row["seed"]), "–" if row["return"] is None else f"{row['return']:.1f}", row["status"])
+            table.add_row(str(row["seed"]), *("–" if row[name] is None else f"{row[name]:.1f}" for name in ("return", "cost")), row["status"])
         OUT.print(table)
         if summary["iqm"] is not None:
             low, high = summary["interval"]
@@ -253,18 +256,31 @@ def _show_training(result: dict[str, Any], solved: float) -> None:
     OUT.print(f"  saved in {result['run']}; engine: {result['engine']}")
     if result["engine_note"]:
         OUT.print(f"  {result['engine_note']}", style="yellow")
-    for key, words in (("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield")):
-        found = result[key]
-        if found:
+    kinds = ("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield"), ("evaluation_masked", MASKED)
+    for key, words in kinds:
+        if found := result.get(key):
             low, high = found["interval"]
             shielded = f", the shield acted at {found['intervention_rate']:.1%} of the steps" if key == "evaluation" else ""
             line = f"  return {found['return']:.1f} (95 % interval {low:.1f} … {high:.1f}), cost {found['cost']:.2f} {words}"
             OUT.print(f"{line}, {found['episodes']} fresh episodes{shielded}")
             _warn_of_forbidden(found)
-    if result["evaluation"] and result["evaluation"]["return"] < solved:
+    if "constraint" in result:
+        _show_constraint(result["constraint"])
+    if result["evaluation"] and result["evaluation"]["return"] < solved < float("inf"):  # where anybody says when it is
         OUT.print(f"  not solved: {result['environment']} counts as solved at {solved:g}; more --steps or a larger --hidden may help", style="yellow")
     name = f"{result['environment']}-rp2040".replace(":", "-")
     OUT.print(f"next: puffer-edge export {quote(result['run'])} --target rp2040 --out build/{name}")
+
+
+def _show_constraint(about: dict[str, Any]) -> None:
+    """Say what an episode costs, what it may cost, and what is wrong with that."""
+    sampled = about["chosen"]["sampled"]
+    OUT.print(
+        f"  cost {about['cost']:.4g} an episode, allowed are {about['cost_limit']:g}; sampled from, when it was chosen, it had return "
+        f"{sampled['return']:.1f} at cost {sampled['cost']:.4g}"
+    )
+    for words in about["words"]:
+        OUT.print(f"  {words}", style="yellow")
 
 
 def _warn_of_forbidden(found: dict[str, Any]) -> None:
@@ -318,6 +334,8 @@ def evaluate(
 
         picture.film(task.environment, kinds["integer" if integer else "float"], task.shield, seed, video)
     found = {name: task.returns(proposer, episodes, seed) for name, proposer in kinds.items()}
+    if task.environment.allowed is not None:
+        found["float_masked"] = task.returns(kinds["float"], episodes, seed, masked=True)
     stages, name = task.shield.stages, task.environment.name
     result: dict[str, Any] = {"environment": name, "shield": list(stages), "episodes": episodes, "seed": seed}
     result |= {"plant": about} if (about := task.environment.imperfections.to_dict()) else {}
@@ -332,7 +350,8 @@ def evaluate(
             row = result[kind]
             acted = ", ".join(f"{k} {v}" for k, v in row["interventions"].items() if v) or "0"
             low, high = row["interval"]
-            table.add_row(kind, f"{row['return']:.2f}", f"{low:.2f} … {high:.2f}", f"{row['lowest']:.2f}", f"{row['cost']:.2f}", acted)
+            interval, rest = f"{low:.2f} … {high:.2f}", (f"{row['lowest']:.2f}", f"{row['cost']:.2f}", acted)
+            table.add_row(kind.replace("_", ", "), f"{row['return']:.2f}", interval, *rest)
         around = f", a plant with {', '.join(result['plant'])}" if "plant" in result else ""
         OUT.print(f"{name}, {episodes} episodes, {'shield ' + ' → '.join(stages) if stages else 'no shield'}{around}")
         OUT.print(table)
@@ -340,6 +359,8 @@ def evaluate(
             OUT.print(f"the first episode is in {video}")
         if integer:
             OUT.print(f"{profile} keeps {result['return_kept']:.2%} of the float return")
+        if "float_masked" in found:
+            OUT.print(f"masked: {MASKED}")
         _warn_of_forbidden(result["float"])
 
     show_result(json, result, show)

@@ -17,6 +17,7 @@ from puffer_edge.integer.shield import Shield
 from puffer_edge.spaces import Bools, Floats, Ints
 
 _KEPT = ("last", "previous", "episode", "elapsed")
+_UNKNOWN = "the environment keeps state that no checkpoint holds"
 
 
 class States:
@@ -127,6 +128,7 @@ class Plant:
         allowed: (R, n_outputs) the choices that may be taken next; None where all may.
         episode: (N,) number of the episode that each environment is in.
         elapsed: (N,) steps done in it.
+        forgets: why what ``save_state`` gave last, or ``load_state`` took, lacks the state of the environments; empty where it has it.
 
     Raises:
         InvalidInput: n or seed out of range, the shield belongs to another contract, or the environment observed NaN.
@@ -160,6 +162,7 @@ class Plant:
         self._no_fallback = np.zeros(self.rows, np.int32)
         self._price = np.zeros(self.rows)
         self._all = np.arange(n)
+        self.forgets = ""
         self.reset()
 
     @property
@@ -227,6 +230,7 @@ class Plant:
         """
         environment, contract, world = self.environment, self.environment.contract, self.world
         alive, terminated, reward, cost = (x.copy() for x in (world.alive, world.terminated, world.reward, world.cost))
+        ended = terminated.all(-1) & alive.any(-1)  # a step in which nobody acted, as one that only resets, ends nothing
         self._check_choice(alive.reshape(-1))
         self.previous = applied
         if self.interventions.priced:
@@ -237,21 +241,31 @@ class Plant:
             self.previous = np.where(dead.reshape(-1, 1), contract.action_initial, applied)
         self.elapsed += 1
         cut = (self.elapsed >= environment.max_steps) | world.cut
-        over = cut | (terminated.all(-1) & alive.any(-1))  # a step in which nobody acted, as one that only resets, ends nothing
         truncated = cut[:, None] & ~terminated
         length = np.repeat(self.elapsed, environment.agents)
         self._sense(self._all)
         observation = final = contract.physical_observation(self.last)
-        ended = np.flatnonzero(over)
-        if len(ended):
-            self._start(ended)
+        over = np.flatnonzero(cut | ended)
+        if len(over):
+            self._start(over)
             observation = contract.physical_observation(self.last)
         self._mask()
         gained, ends = (reward.reshape(-1), cost.reshape(-1)), (terminated.reshape(-1), truncated.reshape(-1))
         return StepResult(observation, final, *gained, *ends, alive.reshape(-1), self.allowed, length, applied, stages)
 
     def save_state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything that changes, as arrays by name; of environments that live elsewhere, all but themselves."""
+        """Everything that changes, as arrays by name; ``forgets`` then says whether that holds."""
+        kept, self.forgets = self._own_state(), "" if self.environment.pure else _UNKNOWN
+        if not isinstance(self.world, States):
+            try:
+                kept |= {f"world.{name}": held for name, held in self.world.save_state().items()}
+                self.forgets = ""
+            except Unsupported as error:
+                self.forgets = str(error)
+        return kept
+
+    def _own_state(self) -> dict[str, npt.NDArray[Any]]:
+        """All but environments that live elsewhere."""
         kept = {"next_episode": np.array([self._next_episode])} | {name: getattr(self, name).copy() for name in _KEPT}
         if isinstance(self.world, States):
             kept["state"] = self.world.state.copy()
@@ -259,12 +273,12 @@ class Plant:
         return kept
 
     def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what ``save_state`` gave; environments that live start the next episodes.
+        """Go on from what ``save_state`` gave; environments whose state is not in it start the next episodes.
 
         Raises:
             InvalidInput: an array is missing or has another shape.
         """
-        for name, held in self.save_state().items():
+        for name, held in self._own_state().items():
             if name not in arrays or arrays[name].shape != held.shape:
                 raise InvalidInput(f"the plant's saved {name} is missing or was saved for another number of rows than {self.n}")
         for name in _KEPT:
@@ -273,9 +287,22 @@ class Plant:
         if self.environment.pure and isinstance(self.world, States):
             gone = arrays.get("gone", np.zeros_like(self.world.gone))
             self.world.resume(self.seed, self.episode, self.elapsed, arrays["state"], gone)
-        else:
+            self._mask()
+            return
+        self.forgets = self._load_world({name.removeprefix("world."): held for name, held in arrays.items() if name.startswith("world.")})
+        if self.forgets:
             self._start(self._all)
         self._mask()
+
+    def _load_world(self, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+        """Put environments that live back; why they cannot be."""
+        if isinstance(self.world, States) or not arrays:
+            return _UNKNOWN
+        try:
+            self.world.load_state(arrays)
+        except Unsupported as error:
+            return str(error)
+        return ""
 
     def _rows(self, environments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The agents' rows of these environments."""

@@ -28,7 +28,7 @@ from puffer_edge.train.loop import Learner, NetworkMaker
 from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS
 
-FORMAT = 2
+FORMAT = 3
 MAX_FILE = 2**30
 """Largest checkpoint that is read: networks of 256×256 make 2 MiB."""
 MAX_HEADER = 2**24
@@ -48,6 +48,8 @@ def save(learner: Learner, path: str | os.PathLike[str], beside: Mapping[str, An
     Raises:
         OSError: disk full, no permission; what was at ``path`` is untouched.
     """
+    own = learner_state.arrays_of(learner)
+    forgets = learner.plant.forgets if learner.plant is not None else ""
     manifest = {
         "format": FORMAT,
         "algorithm": learner.name,
@@ -57,11 +59,12 @@ def save(learner: Learner, path: str | os.PathLike[str], beside: Mapping[str, An
         "settings": learner.settings.to_dict(),
         "network": type(learner.net).__name__ if learner.network else "",
         "state": learner_state.values_of(learner),
-        "exact": learner.environment.pure,  # then its state is in arrays, and they are all in this file
+        "exact": not forgets,  # all that changes is in this file
+        "because": forgets,
         "bits_depend_on": learner_state.bits_depend_on(learner),
         "beside": dict(beside or {}),
     }
-    write(path, learner_state.arrays_of(learner) | {f"beside.{key}": value for key, value in (arrays or {}).items()}, manifest)
+    write(path, own | {f"beside.{key}": value for key, value in (arrays or {}).items()}, manifest)
 
 
 def load(

@@ -42,14 +42,17 @@ class Seeds:
     failed: tuple[int, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Plain JSON values: every seed's return and status, their interquartile mean and its 95 % interval; None where all failed."""
+        """Plain JSON values: every seed's return, cost and status, their interquartile mean and its 95 % interval; None where all failed."""
         scores = list(self.returns.values())
         first = next(iter(self.runs.values()))
         return {
             "run": str(self.path),
             "environment": first.settings["environment"],
             "algorithm": first.settings["algorithm"],
-            "seeds": [{"seed": seed, "status": run.result["status"], "return": self.returns.get(seed)} for seed, run in self.runs.items()],
+            "seeds": [
+                {"seed": seed, "status": run.result["status"], "return": self.returns.get(seed), "cost": run.result.get("evaluation", {}).get("cost")}
+                for seed, run in self.runs.items()
+            ],
             "iqm": iqm.iqm(scores) if scores else None,
             "interval": list(iqm.interval(scores)) if scores else None,
             "failed": list(self.failed),

@@ -26,13 +26,23 @@ from typing import Any, Literal, overload
 from puffer_edge import find
 from puffer_edge.errors import InvalidInput
 from puffer_edge.intake.contract_toml import load_toml
+from puffer_edge.train.constraint import PIDLagrangianSettings, PPOLagrangianSettings
 from puffer_edge.train.sac_settings import SACSettings
 from puffer_edge.train.settings import PPOSettings, Settings
+from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianSettings, TRPOSettings
 
 PRESETS = "puffer_edge.train.presets"
 ABOUT_A_RUN = ("format", "environment", "algorithm", "seed", "shield", "plant", "versions")
 """Keys of a run's file that are no settings."""
-ALGORITHMS: dict[str, type[Settings]] = {"ppo": PPOSettings, "sac": SACSettings}
+ALGORITHMS: dict[str, type[Settings]] = {
+    "ppo": PPOSettings,
+    "sac": SACSettings,
+    "trpo": TRPOSettings,
+    "ppo-lagrangian": PPOLagrangianSettings,
+    "pid-lagrangian": PIDLagrangianSettings,
+    "trpo-lagrangian": TRPOLagrangianSettings,
+    "cpo": CPOSettings,
+}
 """The settings of each algorithm."""
 NONE = "none"
 _OPTIONAL = {name: {f.name for f in dataclasses.fields(kind) if "None" in str(f.type)} for name, kind in ALGORITHMS.items()}

@@ -16,13 +16,16 @@ import numpy.typing as npt
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.interventions import Interventions
 from puffer_edge.envs.plant import Plant, StepResult
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.vector.processes import Processes
 
 Act = Callable[[Floats, "Bools | None"], tuple[npt.NDArray[Any], Any, Floats]]
 """(rows, n) observations and their masks → sampled actions, their log-probabilities, and (rows, m) physical proposals."""
+
+
+UNORDERED = "rows that do not wait for each other take no order that could be repeated"
 
 
 class Block:
@@ -50,6 +53,14 @@ class Block:
         """One step of every row, waiting for it."""
         self.world.send(self.index, action)
         self.world.receive({self.index}, 1)
+
+    def save_state(self) -> dict[str, npt.NDArray[Any]]:
+        """Raises Unsupported: going on from it would not be the same."""
+        raise Unsupported(UNORDERED)
+
+    def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Raises Unsupported."""
+        raise Unsupported(UNORDERED)
 
     def close(self) -> None:
         """All blocks close together, with their processes."""
@@ -115,6 +126,11 @@ class Fleet:
                 self._send(k, act)
         self.updates += 1
 
+    @property
+    def forgets(self) -> str:
+        """Why the environments' states are not saved."""
+        return UNORDERED
+
     def _send(self, k: int, act: Act) -> None:
         observation, allowed = self._seen[k]
         action, log_prob, proposal = act(observation, allowed)
@@ -123,7 +139,7 @@ class Fleet:
         self.world.send(k, physical)
 
     def save_state(self) -> dict[str, npt.NDArray[Any]]:
-        """What plants know of themselves; environments that live cannot be saved."""
+        """What plants know of themselves, without their environments; see ``forgets``."""
         return {f"{k}.{name}": value for k, plant in enumerate(self.plants) for name, value in plant.save_state().items()}
 
     def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
