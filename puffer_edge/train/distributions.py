@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from puffer_edge.contract import Contract
+from puffer_edge.errors import InvalidInput
 from puffer_edge.spaces import Bools
 
 FloatArray = npt.NDArray[np.float32]
@@ -188,6 +190,37 @@ def _kl_of_normals(p: Gaussian | StateDependent, q: Gaussian | StateDependent) -
 
 Distribution = Categorical | Choices | Gaussian | StateDependent
 """What a network gives for its observations."""
+
+
+def distribution_of(
+    contract: Contract,
+    outputs: torch.Tensor,
+    allowed: torch.Tensor | None = None,
+    log_std: torch.Tensor | None = None,
+    features: torch.Tensor | None = None,
+) -> Distribution:
+    """What the last layer's outputs mean under a contract.
+
+    Args:
+        contract: decides the head.
+        outputs: (B, n_outputs).
+        allowed: (B, n_outputs) bool excludes choices; None excludes none.
+        log_std: (m,) of a continuous head; (F, m) where the noise depends on the state.
+        features: (B, F) the last hidden layer, for that.
+
+    Raises:
+        InvalidInput: choices are excluded from a head that gives numbers.
+    """
+    if contract.head in ("discrete", "multi_discrete"):
+        logits = outputs if allowed is None else forbid(outputs, allowed)
+        return Categorical(logits) if contract.head == "discrete" else Choices(logits, contract.groups)
+    if allowed is not None:
+        raise InvalidInput(f"a mask excludes choices, and the head {contract.head!r} gives numbers")
+    assert log_std is not None
+    if log_std.dim() == 1:
+        return Gaussian(outputs, log_std)
+    assert features is not None
+    return StateDependent(outputs, features.detach(), log_std)
 
 
 class HeldNoise:

@@ -126,8 +126,10 @@ class Recorder:
             self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
             result = self._result(status)
             kept = self.best or self.learner.last_good
-            for name, shield in (("evaluation", self.learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
-                found = self._episodes(InFloat(kept), shield, FINAL_EPISODES, self.final_seed)
+            about = kept, FINAL_EPISODES, self.final_seed
+            kinds = dict(zip(("evaluation", "evaluation_unshielded"), self._evaluate(*about)))
+            kinds |= {"evaluation_masked": self._masked(*about)} if self._masks else {}
+            for name, found in kinds.items():
                 result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
             result |= self._verdict(result["evaluation"])
             with self._writing("the result"):
@@ -192,15 +194,19 @@ class Recorder:
     def _select(self, steps: int) -> None:
         """Keep the policy if it does at least as well as the best one did, on the same episodes, a limit on costs coming first."""
         learner, policy = self.learner, self.learner.last_good
-        about = learner.shield, learner.settings.evaluation_episodes, self.selection_seed
-        found = self._episodes(InFloat(policy), *about)
+        episodes, seed = learner.settings.evaluation_episodes, self.selection_seed
+        found, alone = self._evaluate(policy, episodes, seed)
         low, high = found["interval"]
         scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
+        scores |= {"eval_intervention_rate": found["intervention_rate"]}
+        scores |= {"eval_unshielded_rew_mean": alone["return"], "eval_unshielded_cost_mean": alone["cost"]}
         chosen = {"steps": steps, "return": found["return"], "cost": found["cost"]}
         if learner.cost_limit is not None:
-            sampled = self._episodes(Sampled(learner, (self.selection_seed, steps)), *about)
+            sampled = self._episodes(Sampled(learner, (seed, steps)), learner.shield, episodes, seed).summary(learner.shield.stages)
             scores |= {"eval_sampled_rew_mean": sampled["return"], "eval_sampled_cost_mean": sampled["cost"]}
-            chosen["sampled"] = {"episodes": about[1], "seed": about[2], **sampled}
+            chosen["sampled"] = {"episodes": episodes, "seed": seed, **sampled}
+        if self._masks:
+            scores["eval_masked_rew_mean"] = self._masked(policy, episodes, seed)["return"]
         self._log({"steps": steps, **scores})
         if not self.chosen or self._rank(chosen) >= self._rank(self.chosen):
             self.best, self.chosen = policy, chosen
@@ -242,9 +248,9 @@ class Recorder:
         if self.learner.settings.steps != planned:
             reasons.append(f"steps were {planned} and are {self.learner.settings.steps}: schedules and evaluations follow the new number")
         if not manifest["exact"]:
-            reasons.append("the environment keeps state that no checkpoint holds")
-        if self.learner.settings.vector == "asynchronous":
-            reasons.append("rows that do not wait for each other take no order that could be repeated")
+            reasons.append(manifest.get("because", "the environment keeps state that no checkpoint holds"))
+        elif self.learner.plant is not None and self.learner.plant.forgets:
+            reasons.append(self.learner.plant.forgets)
         self.resumed = [*resumed, {"steps": self.learner.steps, "exact": not reasons, "because": reasons}]
         self.seconds_before = seconds
         self._open_log(log_bytes)
@@ -280,8 +286,26 @@ class Recorder:
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._began
 
-    def _episodes(self, proposer: Proposer, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
-        return closed_loop.play(self.learner.environment, proposer, shield, episodes, seed).summary(shield.stages)
+    def _episodes(self, proposer: Proposer, shield: Shield, episodes: int, seed: int) -> closed_loop.Episodes:
+        return closed_loop.play(self.learner.environment, proposer, shield, episodes, seed)
+
+    def _evaluate(self, policy: Policy, episodes: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Episodes behind the training's shield and, the same, behind none: what is the shield's merit is not the policy's."""
+        shield = self.learner.shield
+        found = self._episodes(InFloat(policy), shield, episodes, seed)
+        alone = found
+        if found.intervention_rate > 0.0:  # else they are the same
+            alone = self._episodes(InFloat(policy), Shield.none(policy.contract), episodes, seed)
+        return found.summary(shield.stages), alone.summary(())
+
+    @property
+    def _masks(self) -> bool:
+        """Whether the environment says what may be chosen: what ships does without, which is shown beside what it does with it."""
+        return self.learner.environment.allowed is not None
+
+    def _masked(self, policy: Policy, episodes: int, seed: int) -> dict[str, Any]:
+        shield = self.learner.shield
+        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed, masked=True).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""
@@ -318,6 +342,7 @@ class Recorder:
             "seed": learner.seed,
             "versions": learner.last_good.origin["versions"],
             "shield": [dict(stage) for stage in learner.shield.specification],
+            "plant": learner.environment.imperfections.to_dict(),
             "settings": learner.settings.to_dict(),
         }
 

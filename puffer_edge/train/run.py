@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from puffer_edge import envs
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import BundleError, InvalidInput, MissingExtra
 from puffer_edge.find import choose, names
 from puffer_edge.policy import Policy
@@ -40,11 +42,12 @@ class Run:
     Attributes:
         path: the folder.
         policy: the policy kept.
-        settings: environment, algorithm, seed, shield and the algorithm's settings.
+        settings: environment, algorithm, seed, shield, plant and the algorithm's settings.
         result: ``status``, ``steps``, ``seconds`` (evaluations in between included), ``kept_step``. The status is "complete", "stopped" (by
             a callback), "interrupted" (Ctrl-C), "failed" (an error), "running" (now, by some process) or "killed" (none wrote how it
             ended). The first three come with ``evaluation`` and ``evaluation_unshielded``: how the policy kept does behind the training's
-            shield and behind none, on episodes that no choice was made by. ``resumed`` lists where the run was gone on with.
+            shield and behind none, on episodes that no choice was made by; where the environment masks choices with ``evaluation_masked`` too:
+            how it does among what is allowed, which no device is told. ``resumed`` lists where the run was gone on with.
     """
 
     path: Path
@@ -95,6 +98,7 @@ def train(
     progress: Callback | Sequence[Callback] | None = None,
     settings: Settings | None = None,
     writers: Sequence[Writer] = (),
+    plant: Imperfections | None = None,
 ) -> Run:
     """Train a policy and write a run.
 
@@ -112,6 +116,8 @@ def train(
             logged beside the others.
         settings: None takes the environment's preset.
         writers: each told of every row that is logged: ``TensorBoard()``, ``WandB()``, or one's own (``puffer_edge/train/writer.py``).
+        plant: what lies between the board and an ideal plant: delays, what sensors and actuators do, parameters that vary; None: nothing.
+            Evaluations meet it too.
 
     Returns:
         The run. Ctrl-C ends the training, not the call: the policy kept is saved and evaluated, with status "interrupted".
@@ -121,8 +127,10 @@ def train(
         Diverged: the numbers became NaN or infinite; the last good policy is saved then too.
         WriteFailed: the disk is full, or may not be written to.
         MissingExtra: torch is not installed.
+        Unsupported: a plant around an environment that is not made of scalar functions.
     """
     task = envs.load(environment) if isinstance(environment, str) else environment
+    task = task if plant is None else imperfect(task, plant)
     chosen = settings or preset(task.name, algorithm)
     chosen = chosen if steps is None else replace(chosen, steps=steps)
     learner = learner_of(algorithm)(task, chosen, seed=seed, shield=shield)

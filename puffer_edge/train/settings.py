@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.errors import InvalidInput
 
 RECENT = 100
@@ -23,6 +24,7 @@ CHOICES = {
     "kl_schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
     "exploration": ("independent", "state"),
+    "memory": ("none", "gru", "lstm"),
     "kl_control": ("stop", "penalty", "learning_rate"),
 }
 """What a setting that is a word may be."""
@@ -40,15 +42,17 @@ class Settings:
     """
 
     ALGORITHM: ClassVar[str] = "a training"
-    WHOLE: ClassVar[tuple[str, ...]] = ("steps", "rows", "horizon", "hold", "evaluations", "evaluation_episodes", "checkpoints")
+    WHOLE: ClassVar[tuple[str, ...]] = ("steps", "rows", "horizon", "hold", "memory_size", "evaluations", "evaluation_episodes", "checkpoints")
     """Whole numbers of at least 1."""
     RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
         ("learning_rate", 0.0, 1.0),
         ("discount", 0.0, 1.0),
         ("log_std", -5.0, 2.0),
         ("step_timeout_s", 0.01, 1e6),
+        ("shield_penalty", 0.0, math.inf),
+        ("shield_change_penalty", 0.0, math.inf),
     )
-    FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation",)
+    FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation", "shield_mask")
 
     engine: str = "auto"
     """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
@@ -80,12 +84,23 @@ class Settings:
     """Widths of the actor's hidden layers."""
     activation: str = "relu"
     """"relu" or "tanh"; relu is the cheaper one on a microcontroller."""
+    memory: str = "none"
+    """What a policy remembers by: "none", or a cell after its hidden layers, "gru" or "lstm"; of the torch engine, and of the algorithms
+    that say so."""
+    memory_size: int = 32
+    """Units of that cell; an LSTM keeps two numbers for each from step to step, a GRU one."""
     exploration: str = "independent"
     """Noise of a continuous head: "independent" at every step, or "state": a function of the state that is held for a while (gSDE)."""
     hold: int = 4
     """Steps for which "state" holds its function."""
     log_std: float = 0.0
     """Start of the Gaussian's log standard deviation, in units of half the action range; unused for discrete heads."""
+    shield_penalty: float = 0.0
+    """Taken from the reward of each step that the shield changes. Training episodes' returns are less by it, evaluations are not."""
+    shield_change_penalty: float = 0.0
+    """Taken from it for a change of an action over its whole range, and in proportion for a smaller one."""
+    shield_mask: bool = False
+    """Do not choose what the shield would change, while there is something else to choose; of heads of choices."""
     evaluations: int = 10
     """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
     evaluation_episodes: int = 50
@@ -101,6 +116,16 @@ class Settings:
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
 
+    @property
+    def features(self) -> int:
+        """Numbers that the actor's last layer is given."""
+        return self.hidden[-1] if self.memory == "none" else self.memory_size
+
+    @property
+    def remembered(self) -> int:
+        """Numbers that the actor keeps from step to step."""
+        return {"none": 0, "gru": 1, "lstm": 2}[self.memory] * self.memory_size
+
     def learning_rate_at(self, steps: int) -> float:
         """The schedule's learning rate after so many steps."""
         return self.learning_rate * self._left(self.schedule, steps)
@@ -109,6 +134,11 @@ class Settings:
         """What a schedule leaves of a number after so many steps."""
         done = min(steps / self.steps, 1.0)
         return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
+
+    @property
+    def interventions(self) -> Interventions:
+        """What the training makes of what its shield changes."""
+        return Interventions(self.shield_penalty, self.shield_change_penalty, self.shield_mask)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -163,6 +193,11 @@ class OnPolicySettings(Settings):
         super().__post_init__()
         _check_on_policy(self)
 
+    @property
+    def stretch(self) -> int:
+        """Steps of a sequence that a gradient goes back through; 1 without memory."""
+        return 1
+
 
 @dataclass(frozen=True)
 class PPOSettings(OnPolicySettings):
@@ -212,13 +247,25 @@ class PPOSettings(OnPolicySettings):
     kl_weight: float = 1.0
     """β at the start, for "penalty"."""
     shared: bool = False
-    """Let the critic use the actor's hidden layers: half the arithmetic."""
+    """Let the critic use the actor's hidden layers, and its memory: half the arithmetic."""
+    sequence: int = 0
+    """Of a policy with memory: steps through which a gradient goes back. Each such stretch of the horizon, which must be a multiple of it,
+    starts from the memory that the policy had there; a minibatch has whole ones. 0: the horizon."""
+    image: tuple[int, ...] = ()
+    """Channels, height and width of an observation that is a picture, flattened in this order; empty: it is none."""
+    filters: tuple[int, ...] = ()
+    """Of a picture: filters of each convolution before the hidden layers. They are 3×3, and each halves height and width."""
     amp: bool = False
     """Run the torch engine's networks in bfloat16 during an update; weights and optimiser stay float32."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_ppo(self)
+
+    @property
+    def stretch(self) -> int:
+        """Steps of a sequence; 1 where there is no memory."""
+        return 1 if self.memory == "none" else self.sequence or self.horizon
 
     def entropy_weight_at(self, steps: int) -> float:
         """The entropy bonus's weight after so many steps."""
@@ -301,7 +348,32 @@ def _check_ppo(s: PPOSettings) -> None:
     check_above(s, "dual_clip", 1.0)
     if s.entropy_final is not None and not (_is_number(s.entropy_final) and 0 <= s.entropy_final < math.inf):
         raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
+    _check_memory(s)
+    _check_picture(s)
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:
         raise InvalidInput(f"a minibatch of {s.minibatch} samples cannot be added up from {s.accumulate} parts")
+
+
+def _check_memory(s: PPOSettings) -> None:
+    if not _is_whole(s.sequence) or s.sequence < 0 or (s.sequence and s.horizon % s.sequence):
+        fit = ", ".join(str(n) for n in range(1, s.horizon + 1) if s.horizon % n == 0)
+        raise InvalidInput(f"sequence must divide the horizon of {s.horizon} ({fit}), or be 0 for all of it, not {s.sequence!r}")
+    if s.memory == "none":
+        return
+    if s.memory_size > 4096:
+        raise InvalidInput(f"memory_size must lie in 1 … 4096, not {s.memory_size}")
+    if s.minibatch < s.stretch:
+        raise InvalidInput(f"a minibatch of {s.minibatch} samples holds no sequence of {s.stretch} steps: raise minibatch, or lower sequence")
+    if s.vector == "asynchronous":
+        raise InvalidInput("a policy with memory needs rows that make their steps together: take vector = 'processes'")
+
+
+def _check_picture(s: PPOSettings) -> None:
+    whole = all(isinstance(x, (tuple, list)) and all(_is_whole(n) and 1 <= n <= 4096 for n in x) for x in (s.image, s.filters))
+    if not whole or len(s.image) not in (0, 3) or bool(s.image) != bool(s.filters):
+        raise InvalidInput(
+            "image is (channels, height, width) and filters names at least one convolution, each number 1 … 4096; both or neither, "
+            f"not {s.image!r} and {s.filters!r}"
+        )

@@ -15,7 +15,8 @@ Differences from the paper:
 - ``dual_clip`` bounds the objective where the advantage is negative (Ye et al., 2020, arXiv 1912.09729, eq. 5);
 - ``target_kl`` acts in one of three ways, ``kl_control``. The KL is always E[r − 1 − log r] over the sampled actions, an estimate of
   KL(π_old ‖ π_θ) without bias and never negative (Schulman, 2020);
-- an episode that the clock ends bootstraps from the observation before the reset.
+- an episode that the clock ends bootstraps from the observation before the reset;
+- with ``memory`` a minibatch is whole sequences, each of which starts from the memory that the policy had there.
 
 With a shield, probabilities belong to what the policy proposed, rewards to what was applied.
 """
@@ -28,8 +29,10 @@ import torch
 from torch import nn
 
 from puffer_edge.errors import Unsupported
-from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
+from puffer_edge.train.distributions import Distribution
+from puffer_edge.train.native.learner import Experience, NativeEngine, cells_library, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
+from puffer_edge.train.nets.recurrent import RecurrentActorCritic
 from puffer_edge.train.on_policy import Batch, OnPolicy
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
@@ -69,7 +72,8 @@ def loss(net: nn.Module, batch: Batch, settings: PPOSettings, weights: Weights) 
     Returns:
         the loss; (5,) ``STATISTICS``, detached.
     """
-    policy, value = net(batch.inputs, batch.allowed) if batch.allowed is not None else net(batch.inputs)
+    policy, value = outputs(net, batch)
+    batch = batch.samples()
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio, advantage = log_ratio.exp(), batch.advantage
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
@@ -84,6 +88,12 @@ def loss(net: nn.Module, batch: Batch, settings: PPOSettings, weights: Weights) 
         statistics = torch.stack([policy_loss, value_loss, entropy, kl, clip_fraction])
     total = policy_loss + settings.value_weight * value_loss - weights.entropy * entropy
     return (total + weights.kl * kl if weights.kl else total), statistics
+
+
+def outputs(net: nn.Module, batch: Batch) -> tuple[Distribution, torch.Tensor]:
+    """What the networks say of a batch's samples, in their order: the policy, and values."""
+    found: tuple[Distribution, torch.Tensor] = net(batch.inputs, *(x for x in (batch.past, batch.allowed) if x is not None))
+    return found
 
 
 def critic_loss(value: torch.Tensor, batch: Batch, settings: PPOSettings) -> torch.Tensor:
@@ -101,19 +111,28 @@ class PPO(OnPolicy):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"
+    remembers = True
     settings: PPOSettings
 
     def _networks(self, seed: int) -> tuple[nn.Module, str]:
         contract, s = self.environment.contract, self.settings
         if self.network is not None:
+            if s.memory != "none":
+                raise Unsupported(f"memory {s.memory!r} is of the package's own networks: leave out network=, or memory")
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 return self.network(contract, s), "torch"
-        net = ActorCritic(contract, s.hidden, s.activation, s.log_std, torch.Generator().manual_seed(seed), s.exploration, s.shared)
+        generator = torch.Generator().manual_seed(seed)
+        if s.memory != "none":
+            library = cells_library(s)
+            return RecurrentActorCritic(contract, s, generator, library), library.variant if library else "torch"
+        net = ActorCritic(contract, s.hidden, s.activation, s.log_std, generator, s.exploration, s.shared, s.image, s.filters)
         net.kernels = kernels_for(contract, s) if s.engine != "native" else None
         return net, net.kernels.variant if net.kernels else "torch"
 
     def _make_native(self, seed: int) -> NativeEngine:
+        if isinstance(self.net, RecurrentActorCritic):
+            raise Unsupported(f"memory {self.settings.memory!r} is of the torch engine")
         if not isinstance(self.net, ActorCritic):
             raise Unsupported("a network of your own is torch's")
         return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy(), self._native_critic())
@@ -153,9 +172,10 @@ class PPO(OnPolicy):
         for _ in range(settings.epochs):
             first = len(seen)
             order = torch.from_numpy(self.shuffle_rng.permutation(len(batch)))
-            for rows in torch.split(order, settings.minibatch):
-                if len(rows) >= 2 or not settings.normalize_advantage:  # a lone sample has no standard deviation
-                    seen.append(self._step(batch[rows]))
+            for rows in torch.split(order, settings.minibatch // settings.stretch):
+                minibatch = batch[rows]
+                if minibatch.size >= (2 if settings.normalize_advantage else 1):  # a lone sample has no standard deviation
+                    seen.append(self._step(minibatch))
             if self._steer(torch.stack(seen[first:])[:, KL].double().mean().item(), seen[-1][KL].item()):
                 break
         means = dict(zip(STATISTICS, torch.stack(seen).double().mean(0).tolist()))
@@ -180,9 +200,10 @@ class PPO(OnPolicy):
         statistics = torch.zeros(len(STATISTICS))
         self.optimizer.zero_grad()
         for rows in torch.arange(len(batch)).tensor_split(settings.accumulate):
-            share = len(rows) / len(batch)
+            samples = batch[slice(int(rows[0]), int(rows[-1]) + 1)]
+            share = samples.size / batch.size
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.amp):
-                value, part = loss(self.net, batch[slice(int(rows[0]), int(rows[-1]) + 1)], settings, weights)
+                value, part = loss(self.net, samples, settings, weights)
             (share * value if settings.accumulate > 1 else value).backward()  # type: ignore[no-untyped-call]
             statistics += share * part
         nn.utils.clip_grad_norm_(self.net.parameters(), settings.max_grad_norm)
