@@ -19,6 +19,7 @@ from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, enviro
 from puffer_edge.errors import InvalidInput
 from puffer_edge.find import choose
 from puffer_edge.train import PPOSettings, Run, settings_for
+from puffer_edge.train.run import trained_by
 from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS
 from puffer_edge.train.writer import Writer
@@ -98,7 +99,7 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
     """
     words = [word for word in args if word not in ("--help", "-h")]
     named, run = _value_of("--algo", words), _value_of("--resume", words)
-    algorithm = named or (Run.load(run).settings["algorithm"] if run else "ppo")
+    algorithm = named or (trained_by(Run.load(run)) if run else "ppo")
     kind = ALGORITHMS[choose("algorithm", algorithm, ALGORITHMS)]
 
     def asked(**options: Any) -> tuple[str, Path | None, Path | None]:
@@ -263,7 +264,7 @@ def _warn_of_forbidden(found: dict[str, Any]) -> None:
 def evaluate(
     run: Folder,
     integer: Flag = False,
-    profile: str = "int8",
+    profile: str | None = None,
     shield: bool = True,
     episodes: int = 100,
     seed: int = EVALUATION_SEED,
@@ -277,7 +278,7 @@ def evaluate(
     Args:
         run: a run folder, or a policy.safetensors.
         integer: put the policy into integers and run what a device would compute.
-        profile: of the integers: int8, int16x8, int4 or shift.
+        profile: of the integers: int8, int16x8, int4 or shift; where not given, that which the run was distilled for, else int8.
         shield: behind the environment's default shield (--no-shield: without any).
         episodes: how many.
         seed: of the start states.
@@ -293,7 +294,7 @@ def evaluate(
     task = task_of(run, shield)
     kinds: dict[str, Any] = {"float": InFloat(task.policy)}
     if integer:
-        kinds["integer"] = quantize(task.policy, task.observations, task.starts, profile)
+        kinds["integer"] = quantize(task.policy, task.observations, task.starts, profile or task.profile)
     if video is not None:
         from puffer_edge.envs import picture
 
@@ -304,7 +305,7 @@ def evaluate(
     result |= {"video": str(video)} if video is not None else {}
     result |= {kind: episodes_of.summary(stages) for kind, episodes_of in found.items()}
     if integer:
-        result |= {"profile": profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
+        result |= {"profile": profile or task.profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
 
     def show() -> None:
         table = Table("", "return", "95 % interval", "lowest", "cost", "steps the shield acted", box=None, pad_edge=False)
@@ -318,7 +319,7 @@ def evaluate(
         if video is not None:
             OUT.print(f"the first episode is in {video}")
         if integer:
-            OUT.print(f"{profile} keeps {result['return_kept']:.2%} of the float return")
+            OUT.print(f"{result['profile']} keeps {result['return_kept']:.2%} of the float return")
         _warn_of_forbidden(result["float"])
 
     show_result(json, result, show)

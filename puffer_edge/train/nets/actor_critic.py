@@ -59,8 +59,8 @@ class ActorCritic(nn.Module):
         self.activation, self.head, self.shared = activation, contract.head, shared
         self.sizes = tuple(len(levels) for levels in contract.levels) if contract.head == "multi_discrete" else ()
         n, outputs = contract.n_observations, contract.n_outputs
-        self.actor = _mlp((n, *hidden, outputs), activation, 0.01, generator)
-        self.critic = _mlp((n, *hidden, 1), activation, 1.0, generator)
+        self.actor = mlp((n, *hidden, outputs), activation, 0.01, generator)
+        self.critic = mlp((n, *hidden, 1), activation, 1.0, generator)
         if shared:
             self.critic = nn.Sequential(*list(self.actor)[:-1], self.critic[-1])
         if contract.head not in ("discrete", "multi_discrete"):
@@ -72,7 +72,7 @@ class ActorCritic(nn.Module):
 
     def _flatten(self) -> torch.Tensor:
         """Move all parameters into one tensor, of which they become views."""
-        actor, critic = (_linear(network) for network in (self.actor, self.critic))
+        actor, critic = (linear_layers(network) for network in (self.actor, self.critic))
         places: list[tuple[nn.Module, str]] = []
         if self.shared:
             places = [(layer, name) for layer in actor[:-1] for name in ("weight", "bias")]
@@ -130,18 +130,25 @@ class ActorCritic(nn.Module):
 
     def layers(self) -> tuple[Layer, ...]:
         """The actor, as the layers of a ``Policy``."""
-        linear = _linear(self.actor)
-        activations = [self.activation] * (len(linear) - 1) + ["none"]
-        return tuple(
-            Layer(m.weight.detach().numpy().astype(np.float64), m.bias.detach().numpy().astype(np.float64), a) for m, a in zip(linear, activations)
-        )
+        return policy_layers(self.actor, self.activation)
 
 
-def _linear(network: nn.Sequential) -> list[nn.Linear]:
+def policy_layers(network: nn.Sequential, activation: str) -> tuple[Layer, ...]:
+    """What ``mlp`` gave, as the layers of a ``Policy``."""
+    linear = linear_layers(network)
+    activations = [activation] * (len(linear) - 1) + ["none"]
+    return tuple(
+        Layer(m.weight.detach().numpy().astype(np.float64), m.bias.detach().numpy().astype(np.float64), a) for m, a in zip(linear, activations)
+    )
+
+
+def linear_layers(network: nn.Sequential) -> list[nn.Linear]:
+    """Its dense layers, input to output."""
     return [module for module in network if isinstance(module, nn.Linear)]
 
 
-def _mlp(widths: tuple[int, ...], activation: str, last_gain: float, generator: torch.Generator) -> nn.Sequential:
+def mlp(widths: tuple[int, ...], activation: str, last_gain: float, generator: torch.Generator) -> nn.Sequential:
+    """A perceptron of these widths, input to output: orthogonal weights of gain √2, of ``last_gain`` in the last layer, and no biases."""
     modules: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
         linear = nn.Linear(inputs, outputs)
