@@ -3,9 +3,10 @@
 For each environment and seed a teacher is trained by its preset (two hidden layers of 64), and distilled with the same seed for an RP2040 with at
 most a tenth of the teacher's multiply-accumulates, 4 KiB of image and 200 µs a tick. All settings are the defaults, but for how many shapes are
 trained. A student's row has all seeds: what its integers keep of the float return of its own teacher, on the episodes that choose. ``taken`` rows are
-the students chosen, seed by seed, on other episodes. The picture of the first seed of the last environment goes to ``docs/distil.svg``.
+the students chosen, seed by seed, on other episodes. What is there is saved after each
+environment, and the picture of the first seed of the last one goes to ``docs/distil.svg``.
 
-python benchmarks/distil.py [--environments pendulum acrobot swingup] [--seeds 5] [--students 6] [--episodes 100]
+python benchmarks/distil.py [--environments pendulum swingup acrobot] [--seeds 5] [--students 5] [--episodes 100]
 """
 
 from __future__ import annotations
@@ -74,28 +75,21 @@ def taken(name: str, reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Train, distil, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--environments", nargs="+", default=["pendulum", "acrobot", "swingup"])
+    parser.add_argument("--environments", nargs="+", default=["pendulum", "swingup", "acrobot"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--students", type=int, default=6)
+    parser.add_argument("--students", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=100)
     options = parser.parse_args()
     rows, chosen = [], []
-    for name in options.environments:
+    fixed = {"target": TARGET, "macs_part": PART, "kib": KIB, "us": US, "distil": DistilSettings(students=options.students).to_dict()}
+    for number, name in enumerate(options.environments, 1):
         with tempfile.TemporaryDirectory() as folder:
             reports = [seed_of(name, seed, options.students, options.episodes, Path(folder)) for seed in range(options.seeds)]
         show(f"students of {name}, {options.seeds} seeds", students(name, reports))
         show(f"taken, {name}", taken(name, reports))
         rows, chosen = rows + students(name, reports), chosen + taken(name, reports)
-    settings = {
-        **vars(options),
-        "target": TARGET,
-        "macs_part": PART,
-        "kib": KIB,
-        "us": US,
-        "distil": DistilSettings(students=options.students).to_dict(),
-    }
-    write_atomic(DOCS / "distil.svg", reports[0]["picture"])
-    save("distil", settings=settings, rows=[*chosen, *rows])
+        write_atomic(DOCS / "distil.svg", reports[0]["picture"])
+        save("distil", settings={**vars(options), "environments": options.environments[:number], **fixed}, rows=[*chosen, *rows])
 
 
 if __name__ == "__main__":
