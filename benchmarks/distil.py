@@ -3,8 +3,8 @@
 For each environment and seed a teacher is trained by its preset (two hidden layers of 64), and distilled with the same seed for an RP2040 with at
 most a tenth of the teacher's multiply-accumulates, 4 KiB of image and 200 µs a tick. All settings are the defaults, but for how many shapes are
 trained. A student's row has all seeds: what its integers keep of the float return of its own teacher, on the episodes that choose. ``taken`` rows are
-the students chosen, seed by seed, on other episodes. What is there is saved after each
-environment, and the picture of the first seed of the last one goes to ``docs/distil.svg``.
+the students chosen, seed by seed, on other episodes. What is there is saved after each environment, and the
+picture of the first seed of the last one goes to ``docs/distil.svg``.
 
 python benchmarks/distil.py [--environments pendulum swingup acrobot] [--seeds 5] [--students 5] [--episodes 100]
 """

@@ -200,13 +200,6 @@ def test_wrong_settings(change, message: str) -> None:
         DistilSettings(**change)
 
 
-def test_the_teachers_own_limits_are_those_of_the_target(teacher: Policy) -> None:
-    board = dataclasses.replace(targets.load("rp2040"), image_max_bytes=1000)
-    need = Need(10, 1001, 1, 3.0, "emulated")
-    assert not Budget(board).fits(need, 20.0) and Budget(dataclasses.replace(board, image_max_bytes=1001)).fits(need, 20.0)
-    assert not Budget(targets.load("rp2040")).fits(need, 200_000.0)  # half of a period of 5 µs
-
-
 def row(kept: float, macs: int, size: int, us: float, refused: str = "", surely: float | None = None) -> table.Row:
     policy = samples.policy(envs.load("pendulum").contract, (2,))
     sure = kept if surely is None else surely

@@ -116,5 +116,5 @@ def _refusal(every: Sequence[Candidate], budget: Budget, contract: Contract) -> 
     nearest = min(every, key=lambda one: broken(one)[0].share)
     worst, *others = broken(nearest)
     more = "".join(f", and {limit.needs:.4g} {limit.what} of {limit.has:.4g}" for limit in others)
-    advice = f"that is the student that comes nearest ({nearest.name}){more}; a budget that it meets is the least there is"
+    advice = f"that is the student that comes nearest ({nearest.name}){more}: raise the budget to what it needs"
     return DoesNotFit(worst.what, round(worst.needs, 2), worst.has, "the budget", advice)
