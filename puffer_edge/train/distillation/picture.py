@@ -24,11 +24,13 @@ class LogAxis(Axis):
         return self.start + math.log(value / self.low) / math.log(self.high / self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """1, 2 and 5 times powers of ten within the axis; the powers alone where those would be many."""
+        """1, 2 and 5 times powers of ten within the axis; the powers alone where those would be many, all digits times them where few."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        every = [k * 10.0**power for power in powers for k in (1, 2, 5)]
-        inside = [value for value in every if self.low <= value <= self.high]
-        return inside if len(inside) <= 10 else [value for value in inside if math.log10(value).is_integer()]
+        for digits in ((1,), (1, 2, 5)):
+            inside = [k * 10.0**power for power in powers for k in digits if self.low <= k * 10.0**power <= self.high]
+            if len(inside) > 3:
+                return inside
+        return [k * 10.0**power for power in powers for k in range(1, 10) if self.low <= k * 10.0**power <= self.high]
 
 
 def draw(report: Mapping[str, Any], title: str) -> str:
@@ -68,7 +70,7 @@ def _panel(teacher: Mapping[str, Any], rows: list[Mapping[str, Any]], key: str, 
     parts = axes(x, y, x_name, "% of the teacher's return")
     if limit:
         parts.append(f'<line x1="{x(limit):.1f}" x2="{x(limit):.1f}" y1="{TOP + 20}" y2="{HEIGHT - BOTTOM}" stroke="{GREY}" stroke-width="2"/>')
-        parts.append(label(x(limit) - 4, TOP + 32, "budget", "end"))
+        parts.append(label(x(limit) - 4, HEIGHT - BOTTOM - 8, "budget", "end"))
     for row in rows:
         at = f'cx="{x(row[key]):.1f}" cy="{y(100 * max(LOWEST, row["return_kept"])):.1f}"'
         fill = COLOR[row["profile"]] if row["front"] else "#ffffff"
