@@ -19,6 +19,8 @@ from puffer_edge.commands.sources import task_of
 from puffer_edge.device import target as targets
 from puffer_edge.device.limits import Budget, Need
 from puffer_edge.envs import closed_loop
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.envs.plant import Plant
 from puffer_edge.errors import DoesNotFit, InvalidInput
 from puffer_edge.export.bundle import export
@@ -182,6 +184,18 @@ def test_a_teacher_without_an_environment_is_refused_and_can_be_given_one(teache
     settings = dataclasses.replace(SHORT, students=1, rounds=1, profiles=("shift",))
     found = distil(homeless, macs=20, episodes=2, out=tmp_path / "run", environment=envs.load("pendulum"), settings=settings)
     assert found.policy.origin["environment"] == "pendulum" and found.policy.origin["profile"] == "shift"
+
+
+def test_a_student_acts_on_the_plant_that_its_teacher_was_trained_on(teacher: Policy, tmp_path: Path) -> None:
+    plant = Imperfections(delay_us=30_000.0)
+    real = imperfect(envs.load("pendulum"), plant)
+    delayed = dataclasses.replace(teacher, contract=real.contract, origin=teacher.origin | {"plant": plant.to_dict()})
+    settings = dataclasses.replace(SHORT, students=1, rounds=1, profiles=("int8",))
+    found = distil(delayed, macs=20, episodes=2, out=tmp_path / "run", settings=settings)
+    assert found.policy.origin["plant"] == plant.to_dict() == found.settings["plant"] != {}
+    assert task_of(found.path).environment.imperfections == plant
+    again = task_of(found.path).returns(InFloat(found.policy), 2, found.result["evaluation"]["seed"])
+    assert float(again.returns.mean()) == found.result["evaluation"]["return"]
 
 
 @pytest.mark.parametrize(

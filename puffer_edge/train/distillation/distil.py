@@ -20,6 +20,8 @@ from puffer_edge.device.target import Target
 from puffer_edge.envs import closed_loop
 from puffer_edge.envs.closed_loop import Episodes
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import InvalidInput, MissingExtra, RangeError, ReturnLost, WriteFailed
 from puffer_edge.files import write_atomic
 from puffer_edge.integer.program import Program
@@ -220,7 +222,7 @@ def _task(policy: Policy, environment: Environment | None, where: str) -> Enviro
     name = policy.origin.get("environment")
     if environment is None and not isinstance(name, str):
         raise InvalidInput(f"{where or policy.name} does not say which environment it belongs to, and a student learns by acting: import with --env")
-    return environment or envs.load(str(name))
+    return environment or imperfect(envs.load(str(name)), Imperfections.from_dict(policy.origin.get("plant", {})))
 
 
 def _write(job: _Job, rows: Sequence[Row], folder: Path, where: str, seconds: float) -> Run:
@@ -243,6 +245,7 @@ def _write(job: _Job, rows: Sequence[Row], folder: Path, where: str, seconds: fl
     result |= {"evaluation_unshielded": job.report(InFloat(policy), Shield.none(policy.contract)), "distillation": report}
     settings: dict[str, Any] = {"format": FORMAT, "environment": job.environment.name, "algorithm": "distil", "seed": job.seed}
     settings |= {"versions": policy.origin["versions"], "shield": [dict(stage) for stage in job.shield.specification]}
+    settings["plant"] = job.environment.imperfections.to_dict()
     try:
         keep_earlier(folder)
         policy.save(folder / POLICY)

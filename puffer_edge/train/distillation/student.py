@@ -26,7 +26,7 @@ from puffer_edge.policy import Policy
 from puffer_edge.spaces import Floats
 from puffer_edge.train import vector
 from puffer_edge.train.distillation.settings import DistilSettings
-from puffer_edge.train.nets.actor_critic import mlp, policy_layers
+from puffer_edge.train.nets import encoder
 
 STREAM = 4
 """Of a seed: no other training draws from it."""
@@ -56,8 +56,8 @@ class Student:
         self.teacher, self.hidden, self.shield, self.settings, self.seed = teacher, hidden, shield, settings, seed
         weights, episodes, draws = (int(s) for s in np.random.SeedSequence([seed, STREAM, *hidden]).generate_state(3))
         c, s = teacher.contract, settings
-        widths = (c.n_observations, *hidden, c.n_outputs)
-        self.net = mlp(widths, s.activation, 1.0, torch.Generator().manual_seed(weights))
+        widths, generator = (*hidden, c.n_outputs), torch.Generator().manual_seed(weights)
+        self.net = encoder.network(c.n_observations, widths, s.activation, 1.0, generator)
         self.optimizer = torch.optim.Adam(self.net.parameters(), s.learning_rate)
         self.rng = np.random.default_rng(draws)
         world, _ = vector.make(environment, s.rows, vector.Spec())
@@ -80,8 +80,10 @@ class Student:
         versions = {"puffer_edge": __version__, "torch": torch.__version__, "numpy": np.__version__}
         origin: dict[str, Any] = {"environment": self.plant.environment.name, "algorithm": "distil", "seed": self.seed, "steps": self.steps}
         origin |= {"shield": [dict(stage) for stage in self.shield.specification], "versions": versions}
+        if plant := self.plant.environment.imperfections.to_dict():
+            origin["plant"] = plant
         t = self.teacher
-        return Policy(t.contract, policy_layers(self.net, self.settings.activation), t.normalizer, t.head, origin)
+        return Policy(t.contract, encoder.layers(self.net, self.settings.activation), t.normalizer, t.head, origin)
 
     def advance(self) -> dict[str, float]:
         """One round; ``loss``, the mean of its gradient steps, and ``agreement``, the student's with the teacher before them, where it went.
