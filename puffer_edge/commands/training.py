@@ -21,6 +21,7 @@ from puffer_edge.errors import InvalidInput
 from puffer_edge.find import choose
 from puffer_edge.intake.plant_toml import read_plant
 from puffer_edge.train import PPOSettings, Run, settings_for
+from puffer_edge.train.run import trained_by
 from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS
 from puffer_edge.train.writer import Writer
@@ -110,7 +111,7 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
     """
     words = [word for word in args if word not in ("--help", "-h")]
     named, run = _value_of("--algo", words), _value_of("--resume", words)
-    algorithm = named or (Run.load(run).settings["algorithm"] if run else "ppo")
+    algorithm = named or (trained_by(Run.load(run)) if run else "ppo")
     kind = ALGORITHMS[choose("algorithm", algorithm, ALGORITHMS)]
 
     def asked(**options: Any) -> tuple[str, Path | None, Path | None]:
@@ -292,7 +293,7 @@ def _warn_of_forbidden(found: dict[str, Any]) -> None:
 def evaluate(
     run: Folder,
     integer: Flag = False,
-    profile: str = "int8",
+    profile: str | None = None,
     shield: bool = True,
     plant: Path | None = None,
     ideal: Flag = False,
@@ -308,7 +309,7 @@ def evaluate(
     Args:
         run: a run folder, or a policy.safetensors.
         integer: put the policy into integers and run what a device would compute.
-        profile: of the integers: int8, int16x8, int4 or shift.
+        profile: of the integers: int8, int16x8, int4 or shift; where not given, that which the run was distilled for, else int8.
         shield: behind the environment's default shield (--no-shield: without any).
         plant: TOML file of a plant's imperfections, in the place of those that it was trained with.
         ideal: on an ideal plant: with what the policy was made for, hold and pending actions, and without what disturbs it.
@@ -328,7 +329,7 @@ def evaluate(
     task = task_of(run, shield, plant=trained_with(policy).ideal if ideal else _plant(plant))
     kinds: dict[str, Any] = {"float": InFloat(task.policy)}
     if integer:
-        kinds["integer"] = quantize(task.policy, task.observations, task.starts, profile)
+        kinds["integer"] = quantize(task.policy, task.observations, task.starts, profile or task.profile)
     if video is not None:
         from puffer_edge.envs import picture
 
@@ -342,7 +343,7 @@ def evaluate(
     result |= {"video": str(video)} if video is not None else {}
     result |= {kind: episodes_of.summary(stages) for kind, episodes_of in found.items()}
     if integer:
-        result |= {"profile": profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
+        result |= {"profile": profile or task.profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
 
     def show() -> None:
         table = Table("", "return", "95 % interval", "lowest", "cost", "steps the shield acted", box=None, pad_edge=False)
@@ -358,7 +359,7 @@ def evaluate(
         if video is not None:
             OUT.print(f"the first episode is in {video}")
         if integer:
-            OUT.print(f"{profile} keeps {result['return_kept']:.2%} of the float return")
+            OUT.print(f"{result['profile']} keeps {result['return_kept']:.2%} of the float return")
         if "float_masked" in found:
             OUT.print(f"masked: {MASKED}")
         _warn_of_forbidden(result["float"])
