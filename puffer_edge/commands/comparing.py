@@ -46,7 +46,7 @@ def compare(
     result: dict[str, Any] = {"a": str(a), "b": str(b), "divergence": {}}
     env = environment_named(first.environment or second.environment)
     if observations is not None:
-        from puffer_edge.intake.adopt import read_observations
+        from puffer_edge.intake.observations import read_observations
 
         seen, starts = read_observations(observations, first.program.contract.n_observations).values()
         places = {observations.name: (first.program.contract.observe(seen)[0], starts)}

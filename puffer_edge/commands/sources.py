@@ -20,7 +20,7 @@ CALIBRATION_SEED = 7_000_000
 EVALUATION_SEED = 8_000_000
 MAX_EPISODES = 100_000
 DRAWS = 8192
-POLICY, OBSERVATIONS = "policy.safetensors", "observations.npz"
+POLICY = "policy.safetensors"
 
 
 def check_episodes(episodes: int, seed: int) -> None:
@@ -117,7 +117,7 @@ def task_of(run: Path, shield: bool = True, observations: Path | None = None, sh
         observations: .npy or .npz with (N, n_observations) physical observations, and in the .npz ``starts``.
         shield_file: TOML with one [[stage]] table a stage.
     """
-    from puffer_edge.intake.adopt import read_observations
+    from puffer_edge.intake.observations import OBSERVATIONS, read_observations
 
     policy, env = policy_of(run)
     guard = shield_of(policy, env, shield, shield_file)

@@ -21,6 +21,7 @@ from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.envs.world import World
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
+from puffer_edge.integer.reference import InFloat, Proposer
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import AnyLayer, Head, Policy
 from puffer_edge.spaces import Bools, Floats
@@ -127,6 +128,7 @@ class Learner:
         kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
         control: numbers that the algorithm steers as it goes, by name.
         last_good: the policy after the last update whose numbers were all finite.
+        fine_tuned: run and step whose weights it began with; empty where it began anew.
         phases: where the time goes; whoever works between two updates names what it does.
 
     Raises:
@@ -176,6 +178,7 @@ class Learner:
         self.moments = Moments((contract.n_observations,))
         self.control: dict[str, float] = {}
         self.steps = 0
+        self.fine_tuned: dict[str, Any] = {}
         self.phases = Phases()
         self.episode_return = np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
@@ -245,6 +248,15 @@ class Learner:
 
     def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``own_arrays`` gave."""
+
+    def take_over(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Before the first step, go on with networks and normalisers of another training's checkpoint; optimiser and episodes begin anew.
+
+        Raises:
+            Unsupported: this algorithm cannot.
+            InvalidInput: its networks have other shapes.
+        """
+        raise Unsupported(f"{self.name} does not go on from another run's weights")
 
     def _native(self, seed: int) -> NativePart | None:
         """The native engine, where the settings want it and it can serve; ``engine_note`` says why not."""
@@ -342,13 +354,26 @@ class Learner:
         x = np.asarray(observation, np.float64)
         mask = None if allowed is None else self._mask(np.asarray(allowed, bool), x.shape[:-1])
         if deterministic and self.deployable:
-            policy = self.policy()
-            outputs = policy.outputs(x)
-            return policy.decide(outputs if mask is None else np.where(mask, outputs, -np.inf)), None
+            return self._deployed(x, mask), None
         with torch.inference_mode():
             found = self._distribution(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask))
             action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
         return self.physical(action).reshape(*x.shape[:-1], -1), None
+
+    def _deployed(self, observation: Floats, allowed: Bools | None) -> Floats:
+        """(…, m) physical actions of the policy as it would be deployed."""
+        policy = self.policy()
+        outputs = policy.outputs(observation)
+        return policy.decide(outputs if allowed is None else np.where(allowed, outputs, -np.inf))
+
+    @property
+    def calibration(self) -> tuple[Floats, Bools] | None:
+        """The observations, and where episodes begin, that this training's policies must be put into integers with; None for any."""
+        return None
+
+    def proposer(self, policy: Policy) -> Proposer:
+        """A policy of this training as evaluations run it."""
+        return InFloat(policy)
 
     @property
     def deployable(self) -> bool:
@@ -383,6 +408,7 @@ class Learner:
             "algorithm": self.name,
             "seed": self.seed,
             "steps": self.steps,
+            **({"fine_tuned": self.fine_tuned} if self.fine_tuned else {}),
             "shield": [dict(stage) for stage in self.shield.specification],
             "versions": {"puffer_edge": __version__, "torch": torch.__version__, "numpy": np.__version__},
         }

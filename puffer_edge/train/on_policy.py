@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from puffer_edge.envs import closed_loop
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
+from puffer_edge.integer.reference import InFloat, Proposer
+from puffer_edge.policy import Policy
 from puffer_edge.spaces import Bools, Floats
-from puffer_edge.train import vector
+from puffer_edge.train import learner_state, vector
 from puffer_edge.train.distributions import Distribution
+from puffer_edge.train.integers import Integers
 from puffer_edge.train.loop import Learner, Lived
 from puffer_edge.train.native.learner import Experience, NativeEngine, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
@@ -22,6 +27,9 @@ from puffer_edge.train.normalize import RewardScale
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 from puffer_edge.train.vector.asynchronous import Fleet, Sent
+
+CALIBRATION_EPISODES = 32
+"""Of the float policy, before it goes on in integers."""
 
 
 class OnPolicy(Learner):
@@ -36,6 +44,9 @@ class OnPolicy(Learner):
         raise NotImplementedError
 
     def _advance(self) -> tuple[Lived, dict[str, float]]:
+        s = self.settings
+        if s.qat != "none" and self.integers is None and self.steps >= s.qat_from * s.steps:
+            self.go_on_in_integers()
         with self.phases("collect"):
             rollout = self._collect()
         with self.phases("update"):
@@ -50,6 +61,8 @@ class OnPolicy(Learner):
     def _networks(self, seed: int) -> tuple[nn.Module, str]:
         contract, s = self.environment.contract, self.settings
         if self.network is not None:
+            if s.qat != "none":
+                raise Unsupported("quantisation-aware training knows the package's own dense actors, not a network of your own: leave out qat")
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 return self.network(contract, s), "torch"
@@ -63,10 +76,13 @@ class OnPolicy(Learner):
     def _make_native(self, seed: int) -> NativeEngine:
         if not isinstance(self.net, ActorCritic):
             raise Unsupported("a network of your own is torch's")
+        if self.settings.qat != "none":
+            raise Unsupported("quantisation-aware training is not in C")
         return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy())
 
     def _prepare(self, seed: int) -> None:
         s, rows = self.settings, self.settings.rows * self.environment.agents
+        self.integers: Integers | None = None
         self.reward_scale = RewardScale(rows, s.discount) if s.scale_reward else None
         self.control = {"kl_weight": s.kl_weight, "rate_factor": 1.0}
         self._rollout = Rollout(
@@ -86,11 +102,14 @@ class OnPolicy(Learner):
         return Fleet(self.environment, seed, self.shield, world, s.batch)
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Moments of the rewards."""
-        if self.reward_scale is None:
-            return {}
-        m = self.reward_scale.moments
-        return {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": self.reward_scale.returns}
+        """Moments of the rewards, and what integers are calibrated on."""
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        if self.reward_scale is not None:
+            m = self.reward_scale.moments
+            arrays |= {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": self.reward_scale.returns}
+        if self.integers is not None:
+            arrays |= {"integers.observations": self.integers.observations, "integers.starts": self.integers.starts}
+        return arrays
 
     def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``own_arrays`` gave."""
@@ -98,6 +117,65 @@ class OnPolicy(Learner):
             m = self.reward_scale.moments
             m.count, m.mean, m.m2 = float(arrays["reward.moments"][0]), arrays["reward.moments"][1], arrays["reward.moments"][2]
             self.reward_scale.returns = arrays["reward.returns"]
+        if self.settings.qat != "none" and "integers.observations" in arrays:
+            self._in_integers(arrays["integers.observations"], arrays["integers.starts"])
+
+    def take_over(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        learner_state.load_networks(self, arrays)
+        if "reward.moments" in arrays:
+            self.load_own({"reward.moments": arrays["reward.moments"], "reward.returns": np.zeros(self.settings.rows * self.environment.agents)})
+        self.refresh()
+        if self.settings.qat != "none":
+            self.go_on_in_integers()
+
+    def go_on_in_integers(self) -> None:
+        """From here on act and learn in the integers of ``settings.qat``, calibrated on episodes of the policy as it is now."""
+        policy = self.policy()
+        seed = int(np.random.SeedSequence([self.seed, 2]).generate_state(1)[0])
+        ints, starts = closed_loop.play(self.environment, InFloat(policy), self.shield, CALIBRATION_EPISODES, seed).calibration()
+        self._in_integers(policy.contract.physical_observation(ints), starts)
+        self.last_good = self.policy()
+
+    def _in_integers(self, observations: Floats, starts: Bools) -> None:
+        assert isinstance(self.net, ActorCritic)
+        self.integers = self.net.integers = Integers(super().policy, self.settings.qat, observations, starts)
+
+    @property
+    def calibration(self) -> tuple[Floats, Bools] | None:
+        return None if self.integers is None else (self.integers.observations, self.integers.starts)
+
+    def refresh(self) -> None:
+        if self.integers is not None:
+            self.integers.forget()  # the normaliser is about to change
+        super().refresh()
+
+    def inputs(self, observation: npt.NDArray[Any]) -> torch.Tensor:
+        if self.integers is None:
+            return super().inputs(observation)
+        return torch.from_numpy(self.environment.contract.observe(observation)[0])
+
+    def policy(self) -> Policy:
+        policy = super().policy()
+        if self.integers is None:
+            return policy
+        assert isinstance(self.net, ActorCritic)
+        trained = {"profile": self.settings.qat, "digest": self.integers.program(self.net.flat).digest.hex()}
+        return replace(policy, origin=policy.origin | {"integers": trained})
+
+    def proposer(self, policy: Policy) -> Proposer:
+        return self.integers.of(policy) if self.integers is not None and "integers" in policy.origin else super().proposer(policy)
+
+    def _deployed(self, observation: Floats, allowed: Bools | None) -> Floats:
+        if self.integers is None:
+            return super()._deployed(observation, allowed)
+        assert isinstance(self.net, ActorCritic)
+        contract, rows = self.environment.contract, np.atleast_2d(observation)
+        if allowed is None:
+            action = contract.physical_action(self.integers.program(self.net.flat).run(contract.observe(rows)[0]))
+        else:
+            with torch.inference_mode():
+                action = self.physical(self._distribution(rows, np.atleast_2d(allowed)).mode().numpy())
+        return action.reshape(*observation.shape[:-1], -1)
 
     def _take_in(self, seen: Floats) -> None:
         if self.native is not None:

@@ -20,7 +20,7 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import BundleError, InvalidInput, PufferEdgeError, WriteFailed
 from puffer_edge.files import write_atomic
-from puffer_edge.integer.reference import InFloat
+from puffer_edge.intake.observations import write_observations
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
@@ -186,19 +186,20 @@ class Recorder:
             self._log(p.metrics)
 
     def _select(self, steps: int) -> None:
-        """Keep the policy if it does at least as well as the best one did, on the same episodes."""
+        """Keep the policy if it does at least as well as the best one did, on the same episodes; one in integers rather than one in float."""
         learner, policy = self.learner, self.learner.last_good
         found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
         low, high = found["interval"]
         scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
         self._log({"steps": steps, **scores})
-        if found["return"] >= self.best_return:
+        before_integers = self.best is not None and "integers" in policy.origin and "integers" not in self.best.origin
+        if found["return"] >= self.best_return or before_integers:
             self.best, self.best_return = policy, found["return"]
 
     def _checkpoint(self) -> None:
         """Write the policy kept, then a checkpoint from which this training can be gone on with, and remove those that are no longer kept."""
         learner = self.learner
-        (self.best or learner.last_good).save(self.folder / POLICY)
+        self._save_policy()
         os.fsync(self._log_file.fileno())  # the checkpoint says how long the log is
         beside = {
             "best_return": self.best_return if self.best else None,
@@ -248,8 +249,14 @@ class Recorder:
     def _conclude(self, status: str) -> None:
         """Save the policy kept, and how the training ended."""
         with self._writing("the result"):
-            (self.best or self.learner.last_good).save(self.folder / POLICY)
+            self._save_policy()
             self._write_result(self._result(status))
+
+    def _save_policy(self) -> None:
+        """Write the policy kept, and what it must be put into integers with."""
+        (self.best or self.learner.last_good).save(self.folder / POLICY)
+        if self.learner.calibration is not None:
+            write_observations(self.folder, *self.learner.calibration)
 
     def _result(self, status: str) -> dict[str, Any]:
         kept = self.best or self.learner.last_good
@@ -261,7 +268,7 @@ class Recorder:
         return self.seconds_before + time.perf_counter() - self._began
 
     def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
-        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed).summary(shield.stages)
+        return closed_loop.play(self.learner.environment, self.learner.proposer(policy), shield, episodes, seed).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 from puffer_edge.errors import InvalidInput
+from puffer_edge.integer.scales import PROFILES
 
 MAX_SAMPLES = 2**26
 """Of one update: some GiB of memory already."""
@@ -21,6 +22,7 @@ CHOICES = {
     "value_loss": ("plain", "clipped", "clamped"),
     "exploration": ("independent", "state"),
     "kl_control": ("stop", "penalty", "learning_rate"),
+    "qat": ("none", *PROFILES),
 }
 """What a setting that is a word may be."""
 
@@ -141,6 +143,7 @@ class PPOSettings(Settings):
         ("entropy_weight", 0.0, math.inf),
         ("kl_weight", 0.0, math.inf),
         ("max_grad_norm", 0.0, math.inf),
+        ("qat_from", 0.0, 1.0),
     )
     FLAGS: ClassVar[tuple[str, ...]] = (*Settings.FLAGS, "scale_reward", "normalize_advantage", "amp", "shared")
 
@@ -193,6 +196,10 @@ class PPOSettings(Settings):
     """Divide rewards by the running standard deviation of the discounted return."""
     amp: bool = False
     """Run the torch engine's networks in bfloat16 during an update; weights and optimiser stay float32."""
+    qat: str = "none"
+    """Quantisation-aware training: the profile ("int8", "int16x8", "int4", "shift") in whose integers the actor acts and learns (torch)."""
+    qat_from: float = 0.5
+    """Share of the steps that are trained in float before that; a fine-tuning begins with the integers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -276,6 +283,11 @@ def _check_ppo(s: PPOSettings) -> None:
         raise InvalidInput(f"batch must be a whole number that is not negative, not {s.batch!r}")
     if s.vector == "asynchronous" and s.exploration == "state":
         raise InvalidInput("exploration 'state' holds its noise over steps that all rows make together: take vector = 'processes'")
+    if s.qat != "none" and (s.engine == "native" or s.kernels == "native" or s.amp or s.exploration == "state"):
+        raise InvalidInput(
+            "quantisation-aware training (qat) is the torch engine's, on its own modules in float32: leave out engine and kernels 'native', amp, "
+            "and exploration 'state', whose noise is a function of float features"
+        )
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:

@@ -71,7 +71,7 @@ def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
         Unsupported: the settings ask for native kernels, which cannot serve.
     """
     shape = shape_of(contract, settings)
-    modules = "amp" if settings.amp else "exploration 'state'" if settings.exploration != "independent" else ""
+    modules = "qat" if settings.qat != "none" else "amp" if settings.amp else "exploration 'state'" if settings.exploration != "independent" else ""
     why = f"{modules} needs torch's modules" if modules else shape.why_not() or why_not()
     if settings.kernels == "torch" or (why and settings.kernels == "auto"):
         return None

@@ -13,6 +13,7 @@ from puffer_edge.contract import Contract
 from puffer_edge.errors import InvalidInput
 from puffer_edge.policy import Layer
 from puffer_edge.train.distributions import Categorical, Choices, Distribution, Gaussian, StateDependent, forbid
+from puffer_edge.train.integers import Integers
 from puffer_edge.train.native import autograd
 from puffer_edge.train.native.engine import Engine
 
@@ -41,9 +42,11 @@ class ActorCritic(nn.Module):
     Attributes:
         flat: (size,) float32, all parameters.
         kernels: what computes ``forward`` in the place of torch's modules, if it is there.
+        integers: what computes the actor in integers, if it is there; observations then are int32 in the contract's fixed point.
     """
 
     kernels: Engine | None = None
+    integers: Integers | None = None
 
     def __init__(
         self,
@@ -92,6 +95,8 @@ class ActorCritic(nn.Module):
 
     def distribution(self, inputs: torch.Tensor, allowed: torch.Tensor | None = None) -> Distribution:
         """The policy alone; see ``forward``."""
+        if self.integers is not None:
+            return self._of(self.integers.outputs(_linear(self.actor), self.flat, inputs), allowed)
         if self.kernels is not None:
             return self(inputs, allowed)[0]  # type: ignore[no-any-return]
         if hasattr(self, "log_std") and self.log_std.dim() == 2:
@@ -109,6 +114,8 @@ class ActorCritic(nn.Module):
         Raises:
             InvalidInput: choices are excluded from a head that gives numbers.
         """
+        if self.integers is not None:
+            return self.distribution(inputs, allowed), self.value(self.integers.whitened(self.flat, inputs))
         if self.kernels is None:
             return self.distribution(inputs, allowed), self.value(inputs)
         out = autograd.outputs(self.kernels, self.flat, self._inner, inputs)
