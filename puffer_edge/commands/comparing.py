@@ -17,7 +17,7 @@ Second = Annotated[Path, tyro.conf.Positional]
 def compare(
     a: Folder,
     b: Second,
-    profile: str = "int8",
+    profile: str | None = None,
     episodes: int = 64,
     seed: int = EVALUATION_SEED,
     observations: Path | None = None,
@@ -31,7 +31,7 @@ def compare(
     Args:
         a: the policy that is there.
         b: the policy that shall replace it.
-        profile: of the integers that a run becomes: int8, int16x8, int4 or shift.
+        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; not given, that which it was trained in, or int8.
         episodes: episodes of each for the returns, and for the observations.
         seed: of the start states.
         observations: .npy or .npz of physical observations to compare on, in place of rollouts.
@@ -70,7 +70,7 @@ class _Loaded:
         self.program, self.shield, self.environment = program, shield, environment
 
 
-def _loaded(path: Path, profile: str) -> _Loaded:
+def _loaded(path: Path, profile: str | None) -> _Loaded:
     from puffer_edge.device.bundle import MANIFEST, Bundle
     from puffer_edge.integer.quantize import quantize
 
@@ -78,7 +78,7 @@ def _loaded(path: Path, profile: str) -> _Loaded:
         bundle = Bundle.load(path)
         return _Loaded(bundle.image.program, bundle.image.shield, bundle.environment)
     task = task_of(path)
-    program = quantize(task.policy, task.observations, task.starts, profile)
+    program = quantize(task.policy, task.observations, task.starts, profile or task.profile)
     return _Loaded(program, task.shield, task.environment.name if task.environment else "")
 
 

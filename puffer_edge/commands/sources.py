@@ -9,6 +9,7 @@ from typing import Any
 
 from puffer_edge.commands.console import SIDE
 from puffer_edge.errors import InvalidInput
+from puffer_edge.files import OBSERVATIONS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,6 +63,25 @@ class Task:
     def about(self) -> dict[str, Any]:
         """Fields of the manifest."""
         return {"calibrated": self.calibrated} | ({"environment": self.environment.name} if self.environment else {})
+
+    @property
+    def trained_in(self) -> str | None:
+        """The profile in whose integers the policy was trained; None for one that was trained in float."""
+        found = self.policy.origin.get("integers")
+        return found.get("profile") if isinstance(found, dict) else None
+
+    @property
+    def profile(self) -> str:
+        """The profile that the policy is put into integers with, unless another is asked for."""
+        return self.trained_in or "int8"
+
+    def check_trained(self, digest: str) -> None:
+        """Say so where the policy was trained as another program than the one of this digest."""
+        if self.trained_in and digest != self.policy.origin["integers"].get("digest"):
+            SIDE.print(
+                f"not the program that was trained: {self.policy.name} was trained in {self.trained_in}, calibrated on {OBSERVATIONS} of its run",
+                style="yellow",
+            )
 
     def returns(self, proposer: Any, episodes: int, seed: int) -> Any:
         """Episodes of a program, or of ``InFloat``, behind the shield.
@@ -117,7 +137,7 @@ def task_of(run: Path, shield: bool = True, observations: Path | None = None, sh
         observations: .npy or .npz with (N, n_observations) physical observations, and in the .npz ``starts``.
         shield_file: TOML with one [[stage]] table a stage.
     """
-    from puffer_edge.intake.observations import OBSERVATIONS, read_observations
+    from puffer_edge.intake.observations import read_observations
 
     policy, env = policy_of(run)
     guard = shield_of(policy, env, shield, shield_file)

@@ -11,12 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.errors import InvalidInput
-from puffer_edge.files import write_atomic
+from puffer_edge.files import OBSERVATIONS, write_atomic
 from puffer_edge.intake.archives import MAX_FILE, read_arrays
 from puffer_edge.spaces import Bools, Floats
-
-OBSERVATIONS = "observations.npz"
-"""In a run's folder."""
 
 
 def read_observations(path: str | os.PathLike[str], n: int) -> dict[str, npt.NDArray[Any]]:

@@ -37,7 +37,7 @@ from puffer_edge.integer.quantize import quantize
 from puffer_edge.policy import Policy
 from puffer_edge.spaces import Bools, Floats
 
-ROWS = 2048
+ROWS = 1024
 """Calibration observations that a training keeps: a program is made of them after every gradient step."""
 TANHS = {Lookup: 2.0**-7, Tanh16: 2.0**-15}
 """What may follow a dense layer, and the real value of one step of its results."""

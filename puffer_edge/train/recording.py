@@ -262,6 +262,7 @@ class Recorder:
         kept = self.best or self.learner.last_good
         result: dict[str, Any] = {"status": status, "steps": self.learner.steps, "seconds": self._seconds(), "kept_step": kept.origin["steps"]}
         result |= {"engine": self.learner.engine, "engine_note": self.learner.engine_note}
+        result |= {"integers": kept.origin["integers"]["profile"]} if "integers" in kept.origin else {}
         return result | ({"resumed": self.resumed} if self.resumed else {})
 
     def _seconds(self) -> float:

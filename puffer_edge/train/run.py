@@ -112,7 +112,7 @@ def train(
         algorithm: a file of ``puffer_edge/train/algorithms``.
         steps: environment steps in place of the settings' own.
         seed: of everything that is random.
-        out: the folder; None means ``runs/<environment>-<algorithm>-<seed>``.
+        out: the folder; None means ``runs/<environment>-<algorithm>-<seed>``, or ``runs/<run>-fine-tuned``.
         shield: True trains behind the environment's shield, False behind none, a specification behind that.
         progress: one function or several, each called after each update; a False from any ends the training in peace, numbers by name are
             logged beside the others.
@@ -137,7 +137,8 @@ def train(
     learner = _algorithm(algorithm)(task, chosen, seed=seed, shield=shield)
     if source is not None:
         _take_over(learner, source)
-    folder = Path(out) if out is not None else Path("runs") / f"{task.name}-{algorithm}-{seed}"
+    name = f"{task.name}-{algorithm}-{seed}" if source is None else f"{source.path.resolve().name}-fine-tuned"
+    folder = Path(out) if out is not None else Path("runs") / name
     from puffer_edge.train.recording import Recorder
 
     return Recorder.begin(folder, learner, writers).run(_callbacks(progress))
