@@ -1,9 +1,10 @@
 """What int4 costs a policy, and what training in its integers gives back: float, put into integers afterwards, and trained on in them.
 
-    python benchmarks/qat.py [--seeds 5] [--first 1] [--tasks furuta:16 swingup:64] [--profile int4] [--steps 200000] [--rate 3e-4]
+    python benchmarks/qat.py [--seeds 5] [--first 1] [--tasks furuta:16:300000] [--profile int4] [--rate 3e-4]
 
-Of every seed one policy is trained in float by the environment's preset (hidden layers of the width that the task names). It is put into
-integers as ``export`` does it. Then it is trained on for as many steps in two ways, with the preset's settings but for the learning rate:
+Of every seed one policy is trained in float by the environment's preset (two hidden layers of the width that the task names). It is put
+into integers as ``export`` does it. Then it is trained on, for as many steps as the task names, in two ways; the preset's settings but for the
+learning rate:
 
 - in float, as a control. The policy kept is the one whose integers, made afterwards, do best in the evaluations of the training: more training
   and the choice among its evaluations is what the other way has too;
@@ -83,18 +84,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--tasks", nargs="+", default=["furuta:16", "swingup:64"])
+    parser.add_argument("--tasks", nargs="+", default=["furuta:16:300000", "pendulum:8:100000", "swingup:64:100000"])
     parser.add_argument("--profile", default="int4")
-    parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--rate", type=float, default=3e-4, help="learning rate of both ways of training on")
     options = parser.parse_args()
     rows: list[Row] = []
     for task in options.tasks:
-        environment, width = task.split(":")[0], int(task.split(":")[1])
+        environment, width, steps = task.split(":")[0], *map(int, task.split(":")[1:])
         found = []
         for seed in range(options.first, options.first + options.seeds):
             with tempfile.TemporaryDirectory() as folder:
-                found.append(measure(environment, width, options.profile, options.steps, options.rate, seed, Path(folder)))
+                found.append(measure(environment, width, options.profile, steps, options.rate, seed, Path(folder)))
             print(task, seed, {way: round(score, 1) for way, score in found[-1].items()}, flush=True)
         rows += [summary(environment, width, way, [one[way] for one in found]) for way in WAYS]
     show(f"{options.profile}, {options.seeds} seeds", [{key: value for key, value in row.items() if key != "by_seed"} for row in rows])
