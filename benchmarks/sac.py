@@ -1,13 +1,16 @@
 """Speed of SAC, and what it learns.
 
 Speed: Pendulum, the whole loop, one environment and one gradient step a step, so that steps and updates per second are the same number. Ours
-and Stable-Baselines3's take turns in one run, each in a process of its own; the median of the turns counts, and a machine that does
-something else meanwhile does it to both. sbx is shown as it was recorded once on such a machine (2026-11-20).
+and the peers', Stable-Baselines3's and sbx's, take turns in one run, each peer in a process of its own; the median of the turns counts, and a
+machine that does something else meanwhile does it to all. Where sbx is not installed, ratios to it are to what was recorded once on such a
+machine (2026-11-20).
 
 Learning: the presets, seed by seed; return of the policy kept, its deterministic head without a shield, over 100 fresh episodes. Of the
 double integrator it is that of the last policy over 400 starts, divided by the best one's from there, of SAC and of PPO.
 
 python benchmarks/sac.py [--seeds 5] [--turns 3] [--seconds 5] [--peer-python PYTHON]
+
+PYTHON is that of an environment that has the peers.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from puffer_edge.train.settings import cores
 SIZES = (((256, 256), 256), ((64, 64), 100))
 RECORDED = {(256, 256): 197.0, (64, 64): 655.0}
 """Of sbx 0.28."""
+PEERS = ("stable_baselines3", "sbx")
 TASKS = {"pendulum": -180.0, "mountain_car_continuous": 90.0}
 WITHIN = 1.03
 
@@ -52,11 +56,11 @@ def ours(engine: str, threads: int, hidden: tuple[int, ...], minibatch: int, sec
     return (learner.steps - before) / (time.perf_counter() - began)
 
 
-def theirs(python: str, hidden: tuple[int, ...], minibatch: int, seconds: float) -> float | None:
-    """Steps per second of Stable-Baselines3; None where it is not installed."""
+def theirs(python: str, peer: str, hidden: tuple[int, ...], minibatch: int, seconds: float) -> float | None:
+    """Steps per second of a peer; None where it is not installed."""
     setting = {"hidden": hidden, "minibatch": minibatch, "threads": 1, "seconds": seconds}
     script = Path(__file__).with_name("sac_peer.py")
-    ended = subprocess.run([python, str(script), "stable_baselines3", json.dumps(setting)], capture_output=True, text=True, check=False)
+    ended = subprocess.run([python, str(script), peer, json.dumps(setting)], capture_output=True, text=True, check=False)
     if ended.returncode == 3:
         return None
     ended.check_returncode()
@@ -68,18 +72,21 @@ def speeds(turns: int, seconds: float, python: str) -> list[dict[str, Any]]:
     found = []
     kinds = {f"native, {n} thread{'s' * (n > 1)}": ("native", n) for n in sorted({1, cores()})} | {"torch": ("torch", 1)}
     for hidden, minibatch in SIZES:
-        rates: dict[str, list[float]] = {name: [] for name in (*kinds, "stable-baselines3")}
+        rates: dict[str, list[float]] = {name: [] for name in (*kinds, *PEERS)}
         for _ in range(turns):
             for name, (engine, threads) in kinds.items():
                 rates[name].append(ours(engine, threads, hidden, minibatch, seconds))
-            peer = theirs(python, hidden, minibatch, seconds)
-            rates["stable-baselines3"] += [] if peer is None else [peer]
-        peer = median(rates["stable-baselines3"]) if rates["stable-baselines3"] else None
+            for name in PEERS:
+                peer = theirs(python, name, hidden, minibatch, seconds)
+                rates[name] += [] if peer is None else [peer]
+        peers = {name: median(rates[name]) if rates[name] else None for name in PEERS}
+        recorded = {} if peers["sbx"] else {"of_sbx_recorded": RECORDED[hidden]}
         for name, seen in rates.items():
             if seen:
                 rate = median(seen)
                 row = {"hidden": list(hidden), "minibatch": minibatch, "engine": name, "updates_per_s": round(rate), "best_per_s": round(max(seen))}
-                found.append(row | {"of_sb3": rate / peer if peer else None, "of_sbx_recorded": rate / RECORDED[hidden]})
+                beside = {"of_sb3": peers["stable_baselines3"], "of_sbx": peers["sbx"]} | recorded
+                found.append(row | {name: rate / peer for name, peer in beside.items() if peer})
     return found
 
 

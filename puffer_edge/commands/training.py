@@ -258,7 +258,7 @@ def _show_training(result: dict[str, Any], solved: float) -> None:
             low, high = found["interval"]
             OUT.print(f"  return {found['return']:.1f} (95 % interval {low:.1f} … {high:.1f}) {words}, {found['episodes']} fresh episodes")
             _warn_of_forbidden(found)
-    if result["evaluation"] and result["evaluation"]["return"] < solved:
+    if result["evaluation"] and result["evaluation"]["return"] < solved < float("inf"):  # where anybody says when it is
         OUT.print(f"  not solved: {result['environment']} counts as solved at {solved:g}; more --steps or a larger --hidden may help", style="yellow")
     name = f"{result['environment']}-rp2040".replace(":", "-")
     OUT.print(f"next: puffer-edge export {quote(result['run'])} --target rp2040 --out build/{name}")

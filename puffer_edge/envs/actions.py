@@ -71,8 +71,8 @@ class Actions:
     def value(self, action: Floats) -> Any:
         """What the environment's ``step`` takes, of (m,) physical numbers; choices are nearest whole numbers, boxes inside their bounds."""
         if self.head == "discrete":
-            leaf = self.layout.leaves[0]
-            return self.layout.nest({leaf.path: round(action.item(0))})
+            path, choice = self.layout.leaves[0].path, round(action.item(0))
+            return self.layout.nest({path: choice}) if path else choice
         leaves = self._leaves(action)
         return self.layout.nest({leaf.path: int(leaves[leaf.path]) if leaf.kind == "discrete" else leaves[leaf.path] for leaf in self.layout.leaves})
 

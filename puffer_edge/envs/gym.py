@@ -113,8 +113,9 @@ class GymLiving:
         """One step of (1, m) physical actions; whether a clock of its own ended the episode."""
         self._steps += 1
         observation, gained, over, cut, info = self.env.step(self.actions.value(action[0]))
-        reward[0], cost[0], terminated[0], alive[0] = gained, info.get("cost", 0.0), over, True
-        if not math.isfinite(reward[0] + cost[0]):
+        paid = info.get("cost", 0.0)
+        reward[0], cost[0], terminated[0], alive[0] = gained, paid, over, True
+        if not math.isfinite(gained + paid):
             raise InvalidInput(f"{self.name} gave the reward {reward[0]} and the cost {cost[0]} in step {self._steps}")
         self._put(observation, info, seen, allowed)
         return bool(cut and not over)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,3 +165,20 @@ def test_without_pettingzoo_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("puffer_edge.envs.zoo.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"puffer-edge\[multiagent\]"):
         envs.load("pettingzoo:mpe2.simple_spread_v3")
+
+
+@pytest.mark.filterwarnings("ignore:The old environment creation API:DeprecationWarning")
+@pytest.mark.parametrize(
+    "module, agents, masked", [("mpe2.simple_spread_v3", 3, False), ("mpe2.simple_tag_v3", 4, False), ("pettingzoo.classic.tictactoe_v3", 2, True)]
+)
+def test_games_of_others_train(module: str, agents: int, masked: bool, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("mpe2")
+    from puffer_edge.train import settings_for, train
+
+    name = f"pettingzoo:{module}"
+    environment = envs.load(name)
+    assert environment.agents == agents and (environment.allowed is not None) == masked
+    settings = replace(settings_for(name), steps=1, rows=2, horizon=32, minibatch=32, epochs=1, evaluations=1, evaluation_episodes=2, vector="serial")
+    run = train(name, out=tmp_path / "run", settings=settings)
+    assert run.result["status"] == "complete" and np.isfinite(run.result["evaluation"]["return"])
