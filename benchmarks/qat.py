@@ -65,7 +65,7 @@ def trained_on(run: Run, settings: Settings, out: Path, profile: str) -> Path:
 
 def measure(environment: str, width: int, profile: str, steps: int, rate: float, seed: int, folder: Path) -> dict[str, float]:
     """Return by way."""
-    settings = settings_for(environment, changes={"hidden": [width, width]})
+    settings = settings_for(environment, changes={"hidden": [width, width], "evaluations": 5})
     run = train(environment, seed=seed, out=folder / "float", settings=settings)
     further = replace(settings, steps=steps, learning_rate=rate)
     fine = train(environment, seed=seed, out=folder / "qat", settings=replace(further, qat=profile), fine_tune=run.path)
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--tasks", nargs="+", default=["furuta:16:300000", "pendulum:8:100000", "swingup:64:100000"])
+    parser.add_argument("--tasks", nargs="+", default=["swingup:64:100000"])
     parser.add_argument("--profile", default="int4")
     parser.add_argument("--rate", type=float, default=3e-4, help="learning rate of both ways of training on")
     options = parser.parse_args()

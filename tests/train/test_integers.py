@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from puffer_edge.cli import main
 from puffer_edge.commands.sources import task_of
 from puffer_edge.contract import Contract
 from puffer_edge.envs import closed_loop, load
@@ -262,6 +264,36 @@ def test_a_fine_tuning_begins_with_the_policy_kept(qat: str, tmp_path: Path) -> 
         train("servo", out=tmp_path / "other", settings=settings, fine_tune=source.path)
     more = resume(run.path, steps=256)
     assert more.policy.origin["fine_tuned"] == run.policy.origin["fine_tuned"]
+
+
+def test_the_command_line_fine_tunes_in_integers_and_takes_their_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, fine = train("cartpole", seed=1, out=tmp_path / "run", settings=SMALL).path, tmp_path / "fine"
+
+    def said(*words: object) -> tuple[str, str]:
+        capsys.readouterr()
+        main([*map(str, words)])
+        found = capsys.readouterr()
+        return found.out, " ".join(found.err.split())
+
+    (tmp_path / "mine.toml").write_text("[ppo]\nepochs = 2\nsteps = 64\n")
+    done = json.loads(
+        said("train", "--fine-tune", source, "--settings", tmp_path / "mine.toml", "--qat", "int4", "--steps", 128, "--out", fine, "--json")[0]
+    )
+    kept = Run.load(fine).settings["settings"]
+    assert (done["environment"], done["integers"], done["steps"]) == ("cartpole", "int4", 128)
+    assert (kept["hidden"], kept["epochs"], kept["qat"], kept["horizon"]) == ([8], 2, "int4", 16)
+    out, err = said("eval", fine, "--episodes", 3, "--json")
+    assert json.loads(out)["profile"] == "int4" and "integer" in json.loads(out) and "not the program" not in err
+    out, err = said("eval", fine, "--episodes", 3, "--profile", "int8", "--json")
+    assert json.loads(out)["profile"] == "int8" and "not the program that was trained: cartpole was trained in int4" in err
+    for words, message in (
+        (["export", fine, "--target", "rp2040", "--out", tmp_path / "b", "--min-return-kept", 0.9], "leave out --min-return-kept"),
+        (["train", "--fine-tune", source, "--resume", fine], "give one of them"),
+        (["train", "--fine-tune", source, "--seeds", 2], "leave out --seeds"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([*map(str, words)])
+        assert caught.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_cannot_be_trained_in_integers_is_refused() -> None:
