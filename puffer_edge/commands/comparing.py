@@ -9,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from puffer_edge.commands.console import OUT, Flag, Folder, show_result
-from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, environment_named, task_of
+from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, plant_of, task_of
 
 Second = Annotated[Path, tyro.conf.Positional]
 
@@ -44,7 +44,7 @@ def compare(
     first, second = (_loaded(path, profile) for path in (a, b))
     comparable(first.program.contract, second.program.contract)
     result: dict[str, Any] = {"a": str(a), "b": str(b), "divergence": {}}
-    env = environment_named(first.environment or second.environment)
+    env = first.environment or second.environment
     if observations is not None:
         from puffer_edge.intake.observations import read_observations
 
@@ -66,7 +66,7 @@ def compare(
 class _Loaded:
     """A policy in integers, from a run or a bundle."""
 
-    def __init__(self, program: Any, shield: Any, environment: str) -> None:
+    def __init__(self, program: Any, shield: Any, environment: Any) -> None:
         self.program, self.shield, self.environment = program, shield, environment
 
 
@@ -76,10 +76,10 @@ def _loaded(path: Path, profile: str | None) -> _Loaded:
 
     if (path / MANIFEST).is_file():
         bundle = Bundle.load(path)
-        return _Loaded(bundle.image.program, bundle.image.shield, bundle.environment)
+        return _Loaded(bundle.image.program, bundle.image.shield, plant_of(bundle))
     task = task_of(path)
     program = quantize(task.policy, task.observations, task.starts, profile or task.profile)
-    return _Loaded(program, task.shield, task.environment.name if task.environment else "")
+    return _Loaded(program, task.shield, task.environment)
 
 
 def _paired(a: Any, b: Any, seed: int) -> dict[str, float]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from puffer_edge.commands.console import SIDE
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import InvalidInput
 from puffer_edge.files import OBSERVATIONS
 
@@ -83,8 +85,8 @@ class Task:
                 style="yellow",
             )
 
-    def returns(self, proposer: Any, episodes: int, seed: int) -> Any:
-        """Episodes of a program, or of ``InFloat``, behind the shield.
+    def returns(self, proposer: Any, episodes: int, seed: int, masked: bool = False) -> Any:
+        """Episodes of a program, or of ``InFloat``, behind the shield; ``masked``: among what the environment allows.
 
         Raises:
             InvalidInput: there is no environment.
@@ -93,24 +95,38 @@ class Task:
 
         if self.environment is None:
             raise InvalidInput(f"{self.policy.name} has no environment here, so no return: import it with --env, or compare without returns")
-        return closed_loop.play(self.environment, proposer, self.shield, episodes, seed)
+        return closed_loop.play(self.environment, proposer, self.shield, episodes, seed, masked)
 
 
-def policy_of(run: Path) -> tuple[Any, Any]:
-    """The policy of a run folder or file, and its environment, None for a policy from elsewhere without one."""
+def policy_of(run: Path, plant: Any = None) -> tuple[Any, Any]:
+    """The policy of a run folder or file, and its environment, None for a policy from elsewhere without one.
+
+    Args:
+        run: the folder or file.
+        plant: ``Imperfections`` in the place of those that it was trained with.
+    """
     from puffer_edge import envs
     from puffer_edge.policy import Policy
 
     policy = Policy.load(run / POLICY if run.is_dir() else run)
     name = policy.origin.get("environment")
-    return policy, envs.load(name) if isinstance(name, str) else None
+    if not isinstance(name, str):
+        return policy, None
+    trained = trained_with(policy)
+    given = trained if plant is None else plant
+    return policy, imperfect(envs.load(name), given, None if given == trained else policy.contract)
 
 
-def environment_named(name: str) -> Any:
-    """An environment, None for the empty name."""
+def trained_with(policy: Any) -> Imperfections:
+    """The imperfections of the plant that a policy was trained on."""
+    return Imperfections.from_dict(policy.origin.get("plant", {}))
+
+
+def plant_of(bundle: Any) -> Any:
+    """The environment that a bundle's policy was trained in, with the imperfections of its plant; None where it names none."""
     from puffer_edge import envs
 
-    return envs.load(name) if name else None
+    return imperfect(envs.load(bundle.environment), trained_with(bundle.policy)) if bundle.environment else None
 
 
 def environment_of(run: Path) -> tuple[Any, Any]:
@@ -125,7 +141,7 @@ def environment_of(run: Path) -> tuple[Any, Any]:
     return policy, env
 
 
-def task_of(run: Path, shield: bool = True, observations: Path | None = None, shield_file: Path | None = None) -> Task:
+def task_of(run: Path, shield: bool = True, observations: Path | None = None, shield_file: Path | None = None, plant: Any = None) -> Task:
     """A run as export and verify need it.
 
     Calibration observations are, in this order: the file; those in the run; rollouts in the run's environment; and for want of
@@ -136,10 +152,11 @@ def task_of(run: Path, shield: bool = True, observations: Path | None = None, sh
         shield: the file's stages, else the environment's, else the contract's limits; False: none.
         observations: .npy or .npz with (N, n_observations) physical observations, and in the .npz ``starts``.
         shield_file: TOML with one [[stage]] table a stage.
+        plant: as in ``policy_of``.
     """
     from puffer_edge.intake.observations import read_observations
 
-    policy, env = policy_of(run)
+    policy, env = policy_of(run, plant)
     guard = shield_of(policy, env, shield, shield_file)
     n = policy.contract.n_observations
     kept = run / OBSERVATIONS if run.is_dir() else None

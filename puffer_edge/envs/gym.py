@@ -91,6 +91,9 @@ class GymLiving:
         name: for messages.
     """
 
+    changing = ("_steps", "env")
+    """Attributes that ``puffer_edge.envs.snapshot`` looks at."""
+
     def __init__(self, env: Any, name: str) -> None:
         self.env, self.name = env, name
         self.masked = has_mask(env.observation_space)
@@ -153,6 +156,18 @@ class GymFactory:
     def __call__(self) -> GymLiving:
         """One more."""
         return GymLiving(self.made(), self.name)
+
+    def tells_cost(self) -> bool:
+        """Whether its steps say in their info what they cost, by the first step of an episode; True where masks would have to be looked at."""
+        env = self.made()
+        try:
+            _, info = env.reset(seed=0)
+            if MASK in info or has_mask(env.observation_space):
+                return True
+            env.action_space.seed(0)
+            return "cost" in env.step(env.action_space.sample())[4]
+        finally:
+            env.close()
 
 
 def wrap(identity: str) -> Environment:

@@ -85,7 +85,7 @@ class Integers:
             self._made = flat.detach().clone(), policy, self.of(policy)
         return self._made[1:]
 
-    def outputs(self, layers: Sequence[nn.Linear], flat: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
+    def outputs(self, layers: Sequence[nn.Module], flat: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
         """What the last dense layer gives, with the straight-through gradient.
 
         Args:
@@ -103,7 +103,7 @@ class Integers:
         x = torch.from_numpy(_whitened(policy, step, codes))
         for layer in layers:
             dense = ops.pop(0)
-            assert isinstance(dense, Dense)
+            assert isinstance(dense, Dense) and isinstance(layer, nn.Linear)
             codes, values, slope = _layer(dense, ops.pop(0) if type(ops[0]) in TANHS else None, codes)
             x = _Straight.apply(x, layer.weight, layer.bias, values, slope, _weight(dense))  # type: ignore[no-untyped-call]
         return x

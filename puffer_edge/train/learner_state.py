@@ -6,7 +6,9 @@ import hashlib
 import inspect
 import os
 import platform
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ import torch
 from puffer_edge import __version__
 from puffer_edge.envs.environment import Environment
 from puffer_edge.train.loop import Learner
+
+PACKAGES = ("gymnasium", "mujoco", "pettingzoo")
+"""Those whose versions decide what environments that live do."""
 
 
 def arrays_of(learner: Learner) -> dict[str, Any]:
@@ -33,7 +38,9 @@ def arrays_of(learner: Learner) -> dict[str, Any]:
     arrays |= learner.own_arrays()
     arrays |= {
         "episode_return": learner.episode_return,
+        "episode_cost": learner.episode_cost,
         "recent_returns": np.array(learner.recent_returns, np.float64),
+        "recent_costs": np.array(learner.recent_costs, np.float64),
         "recent_lengths": np.array(learner.recent_lengths, np.int64),
     }
     return arrays
@@ -72,8 +79,9 @@ def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, An
     if learner.held_noise is not None:
         learner.held_noise.matrix, learner.held_noise.age = arrays["exploration.matrix"], arrays["exploration.age"]
     learner.load_own(arrays)
-    learner.episode_return = arrays["episode_return"]
+    learner.episode_return, learner.episode_cost = arrays["episode_return"], arrays["episode_cost"]
     learner.recent_returns.extend(arrays["recent_returns"].tolist())
+    learner.recent_costs.extend(arrays["recent_costs"].tolist())
     learner.recent_lengths.extend(arrays["recent_lengths"].tolist())
     learner.noise_rng.bit_generator.state = values["noise_rng"]
     learner.shuffle_rng.bit_generator.state = values["shuffle_rng"]
@@ -109,26 +117,35 @@ def bits_depend_on(learner: Learner) -> dict[str, Any]:
         "torch": torch.__version__,
         "puffer_edge": __version__,
         "environment_source": source_digest(learner.environment),
-    }
+    } | ({} if learner.environment.living is None else {name: sys.modules[name].__version__ for name in PACKAGES if name in sys.modules})
 
 
 def identity(environment: Environment) -> dict[str, Any]:
-    """What makes an environment another one: its name, contract and sizes."""
+    """What makes an environment another one: its name, contract, sizes and imperfections."""
     return {
         "name": environment.name,
         "contract": environment.contract.digest.hex(),
         "state_size": environment.state_size,
         "max_steps": environment.max_steps,
+        "plant": environment.imperfections.to_dict(),
     }
 
 
+@lru_cache(maxsize=8)
 def source_digest(environment: Environment) -> str:
-    """SHA-256 of the file that defines the dynamics, be it a library; "unknown" where there is none to read, as for code typed at a prompt."""
-    step = environment.scalars.step if environment.scalars else environment.step
-    try:
-        file = getattr(step, "library", None) or inspect.getsourcefile(step)
-    except TypeError:
-        return "unknown"
-    if file is None or not os.path.isfile(file):
-        return "unknown"
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    """SHA-256 of the files that define the dynamics, be it a library; "unknown" where there is none to read, as for code typed at a prompt."""
+    steps: list[Any] = [layer.step for layer in environment.scalars.layers] if environment.scalars else [environment.step]
+    if environment.living is not None:
+        one = environment.living()
+        steps = [type(getattr(getattr(one, "env", one), "unwrapped", one))]
+        one.close()
+    whole = hashlib.sha256()
+    for step in steps:
+        try:
+            file = getattr(step, "library", None) or inspect.getsourcefile(step)
+        except TypeError:
+            return "unknown"
+        if file is None or not os.path.isfile(file):
+            return "unknown"
+        whole.update(Path(file).read_bytes())
+    return whole.hexdigest()

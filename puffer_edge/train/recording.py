@@ -21,12 +21,15 @@ from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import BundleError, InvalidInput, PufferEdgeError, WriteFailed
 from puffer_edge.files import write_atomic
 from puffer_edge.intake.observations import write_observations
+from puffer_edge.integer.reference import Proposer
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
 from puffer_edge.train.loop import Callback, Learner, Progress
 from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, is_run
+from puffer_edge.train.sampled import Sampled
 from puffer_edge.train.settings_file import format_settings
+from puffer_edge.train.verdict import rank, verdict
 from puffer_edge.train.writer import Writer
 
 FINAL_EPISODES = 100
@@ -44,7 +47,8 @@ class Recorder:
 
     Attributes:
         best: the policy that did best in the evaluations so far; None before the first.
-        best_return: its mean return in them.
+        chosen: what the evaluation said by which it was kept: "steps", "return", "cost", and under a limit on costs "sampled", a summary of
+            the same policy, sampled from.
         resumed: one mapping for each time this run was gone on with: ``steps`` it started from, whether the bits are those of a run that
             never stopped (``exact``), and ``because``, the reasons why they may not be.
     """
@@ -52,7 +56,7 @@ class Recorder:
     def __init__(self, folder: Path, learner: Learner, writers: Sequence[Writer] = ()) -> None:
         self.folder, self.learner, self.writers = folder, learner, writers
         self.best: Policy | None = None
-        self.best_return = -math.inf
+        self.chosen: dict[str, Any] = {}
         self.selection_seed, self.final_seed = (int(s) for s in np.random.SeedSequence([learner.seed, 1]).generate_state(2))
         self.resumed: list[dict[str, Any]] = []
         self.seconds_before = 0.0
@@ -123,9 +127,12 @@ class Recorder:
             self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
             result = self._result(status)
             kept = self.best or self.learner.last_good
-            for name, shield in (("evaluation", self.learner.shield), ("evaluation_unshielded", Shield.none(kept.contract))):
-                found = self._episodes(kept, shield, FINAL_EPISODES, self.final_seed)
+            about = kept, FINAL_EPISODES, self.final_seed
+            kinds = dict(zip(("evaluation", "evaluation_unshielded"), self._evaluate(*about)))
+            kinds |= {"evaluation_masked": self._masked(*about)} if self._masks else {}
+            for name, found in kinds.items():
                 result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
+            result |= self._verdict(result["evaluation"])
             with self._writing("the result"):
                 self._write_result(result)
                 run = Run.load(self.folder)
@@ -186,15 +193,29 @@ class Recorder:
             self._log(p.metrics)
 
     def _select(self, steps: int) -> None:
-        """Keep the policy if it does at least as well as the best one did, on the same episodes; one in integers rather than one in float."""
+        """Keep the policy if it does at least as well as the best one did, on the same episodes: first comes acting in the integers that it is
+        trained for, then a limit on costs."""
         learner, policy = self.learner, self.learner.last_good
-        found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
+        episodes, seed = learner.settings.evaluation_episodes, self.selection_seed
+        found, alone = self._evaluate(policy, episodes, seed)
         low, high = found["interval"]
         scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
+        scores |= {"eval_intervention_rate": found["intervention_rate"]}
+        scores |= {"eval_unshielded_rew_mean": alone["return"], "eval_unshielded_cost_mean": alone["cost"]}
+        chosen = {"steps": steps, "return": found["return"], "cost": found["cost"]}
+        chosen |= {"integers": True} if "integers" in policy.origin else {}
+        if learner.cost_limit is not None:
+            sampled = self._episodes(Sampled(learner, (seed, steps)), learner.shield, episodes, seed).summary(learner.shield.stages)
+            scores |= {"eval_sampled_rew_mean": sampled["return"], "eval_sampled_cost_mean": sampled["cost"]}
+            chosen["sampled"] = {"episodes": episodes, "seed": seed, **sampled}
+        if self._masks:
+            scores["eval_masked_rew_mean"] = self._masked(policy, episodes, seed)["return"]
         self._log({"steps": steps, **scores})
-        before_integers = self.best is not None and "integers" in policy.origin and "integers" not in self.best.origin
-        if found["return"] >= self.best_return or before_integers:
-            self.best, self.best_return = policy, found["return"]
+        if not self.chosen or self._rank(chosen) >= self._rank(self.chosen):
+            self.best, self.chosen = policy, chosen
+
+    def _rank(self, chosen: Mapping[str, Any]) -> tuple[bool, bool, float]:
+        return (chosen.get("integers", False), *rank(chosen["return"], chosen["cost"], self.learner.cost_limit))
 
     def _checkpoint(self) -> None:
         """Write the policy kept, then a checkpoint from which this training can be gone on with, and remove those that are no longer kept."""
@@ -202,7 +223,7 @@ class Recorder:
         self._save_policy()
         os.fsync(self._log_file.fileno())  # the checkpoint says how long the log is
         beside = {
-            "best_return": self.best_return if self.best else None,
+            "chosen": self.chosen,
             "log_bytes": os.fstat(self._log_file.fileno()).st_size,
             "seconds": self._seconds(),
             "resumed": self.resumed,
@@ -219,7 +240,7 @@ class Recorder:
         """Put this recorder, the log and the policy kept back to where a checkpoint was written."""
         try:
             beside, policy = manifest["beside"], bytes(arrays["beside.policy"])
-            best_return, log_bytes, seconds, resumed = (beside[key] for key in ("best_return", "log_bytes", "seconds", "resumed"))
+            chosen, log_bytes, seconds, resumed = (beside[key] for key in ("chosen", "log_bytes", "seconds", "resumed"))
         except (KeyError, TypeError) as error:
             raise BundleError(f"{file} belongs to no run: it lacks {error}") from None
         reasons = [
@@ -230,9 +251,9 @@ class Recorder:
         if self.learner.settings.steps != planned:
             reasons.append(f"steps were {planned} and are {self.learner.settings.steps}: schedules and evaluations follow the new number")
         if not manifest["exact"]:
-            reasons.append("the environment keeps state that no checkpoint holds")
-        if self.learner.settings.vector == "asynchronous":
-            reasons.append("rows that do not wait for each other take no order that could be repeated")
+            reasons.append(manifest.get("because", "the environment keeps state that no checkpoint holds"))
+        elif self.learner.plant is not None and self.learner.plant.forgets:
+            reasons.append(self.learner.plant.forgets)
         self.resumed = [*resumed, {"steps": self.learner.steps, "exact": not reasons, "because": reasons}]
         self.seconds_before = seconds
         self._open_log(log_bytes)
@@ -243,8 +264,8 @@ class Recorder:
             write_atomic(self.folder / POLICY, policy)
             if self.learner.settings.steps != planned:
                 self._write_settings()
-        if best_return is not None:
-            self.best, self.best_return = Policy.load(self.folder / POLICY), best_return
+        if chosen:
+            self.best, self.chosen = Policy.load(self.folder / POLICY), chosen
 
     def _conclude(self, status: str) -> None:
         """Save the policy kept, and how the training ended."""
@@ -265,11 +286,36 @@ class Recorder:
         result |= {"integers": kept.origin["integers"]["profile"]} if "integers" in kept.origin else {}
         return result | ({"resumed": self.resumed} if self.resumed else {})
 
+    def _verdict(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What is to be said of the limit on costs, if there is one and a policy was chosen by it."""
+        learner = self.learner
+        if learner.cost_limit is None or not self.chosen:
+            return {}
+        return {"constraint": verdict(learner.cost_limit, learner.environment.name, found, self.chosen, learner.cost_seen)}
+
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._began
 
-    def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int) -> dict[str, Any]:
-        return closed_loop.play(self.learner.environment, self.learner.proposer(policy), shield, episodes, seed).summary(shield.stages)
+    def _episodes(self, proposer: Proposer, shield: Shield, episodes: int, seed: int) -> closed_loop.Episodes:
+        return closed_loop.play(self.learner.environment, proposer, shield, episodes, seed)
+
+    def _evaluate(self, policy: Policy, episodes: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Episodes behind the training's shield and, the same, behind none: what is the shield's merit is not the policy's."""
+        shield = self.learner.shield
+        found = self._episodes(self.learner.proposer(policy), shield, episodes, seed)
+        alone = found
+        if found.intervention_rate > 0.0:  # else they are the same
+            alone = self._episodes(self.learner.proposer(policy), Shield.none(policy.contract), episodes, seed)
+        return found.summary(shield.stages), alone.summary(())
+
+    @property
+    def _masks(self) -> bool:
+        """Whether the environment says what may be chosen: what ships does without, which is shown beside what it does with it in float."""
+        return self.learner.environment.allowed is not None and self.learner.calibration is None
+
+    def _masked(self, policy: Policy, episodes: int, seed: int) -> dict[str, Any]:
+        shield = self.learner.shield
+        return closed_loop.play(self.learner.environment, self.learner.proposer(policy), shield, episodes, seed, masked=True).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""
@@ -306,6 +352,7 @@ class Recorder:
             "seed": learner.seed,
             "versions": learner.last_good.origin["versions"],
             "shield": [dict(stage) for stage in learner.shield.specification],
+            "plant": learner.environment.imperfections.to_dict(),
             "settings": learner.settings.to_dict(),
         }
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from puffer_edge import envs
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import BundleError, InvalidInput, MissingExtra
 from puffer_edge.find import choose, names
 from puffer_edge.policy import Policy
@@ -40,11 +42,12 @@ class Run:
     Attributes:
         path: the folder.
         policy: the policy kept.
-        settings: environment, algorithm, seed, shield and the algorithm's settings.
+        settings: environment, algorithm, seed, shield, plant and the algorithm's settings.
         result: ``status``, ``steps``, ``seconds`` (evaluations in between included), ``kept_step``. The status is "complete", "stopped" (by
             a callback), "interrupted" (Ctrl-C), "failed" (an error), "running" (now, by some process) or "killed" (none wrote how it
             ended). The first three come with ``evaluation`` and ``evaluation_unshielded``: how the policy kept does behind the training's
-            shield and behind none, on episodes that no choice was made by. ``resumed`` lists where the run was gone on with.
+            shield and behind none, on episodes that no choice was made by; where the environment masks choices with ``evaluation_masked`` too:
+            how it does among what is allowed, which no device is told. ``resumed`` lists where the run was gone on with.
     """
 
     path: Path
@@ -101,6 +104,7 @@ def train(
     settings: Settings | None = None,
     writers: Sequence[Writer] = (),
     fine_tune: str | os.PathLike[str] | None = None,
+    plant: Imperfections | None = None,
 ) -> Run:
     """Train a policy and write a run.
 
@@ -119,6 +123,8 @@ def train(
         settings: None takes the environment's preset, or those of the run that is fine-tuned.
         writers: each told of every row that is logged: ``TensorBoard()``, ``WandB()``, or one's own (``puffer_edge/train/writer.py``).
         fine_tune: a run whose policy kept is trained on: networks and normalisers are taken over, optimiser and steps begin anew.
+        plant: what lies between the board and an ideal plant: delays, what sensors and actuators do, parameters that vary; None: nothing,
+            or that of the run that is fine-tuned. Evaluations meet it too.
 
     Returns:
         The run. Ctrl-C ends the training, not the call: the policy kept is saved and evaluated, with status "interrupted".
@@ -128,13 +134,17 @@ def train(
         Diverged: the numbers became NaN or infinite; the last good policy is saved then too.
         WriteFailed: the disk is full, or may not be written to.
         MissingExtra: torch is not installed.
+        Unsupported: a plant around an environment that is not made of scalar functions.
     """
     task = envs.load(environment) if isinstance(environment, str) else environment
     source = None if fine_tune is None else Run.load(fine_tune)
+    if plant is None and source is not None and task.imperfections == Imperfections():
+        plant = Imperfections.from_dict(source.settings["plant"])
+    task = task if plant is None else imperfect(task, plant)
     theirs = preset(task.name, algorithm) if source is None else source.chosen
     chosen = settings or theirs
     chosen = chosen if steps is None else replace(chosen, steps=steps)
-    learner = _algorithm(algorithm)(task, chosen, seed=seed, shield=shield)
+    learner = learner_of(algorithm)(task, chosen, seed=seed, shield=shield)
     if source is not None:
         _take_over(learner, source)
     name = f"{task.name}-{algorithm}-{seed}" if source is None else f"{source.path.resolve().name}-fine-tuned"
@@ -170,7 +180,7 @@ def resume(
         Diverged, WriteFailed, MissingExtra: as ``train``.
     """
     run = Run.load(path)
-    kind = _algorithm(run.settings["algorithm"])
+    kind = learner_of(run.settings["algorithm"])
     from puffer_edge.train.recording import Recorder
 
     return Recorder.go_on(run, kind, steps, environment, writers).run(_callbacks(progress))
@@ -205,25 +215,32 @@ def checkpoint_step(file: Path) -> int:
 
 
 def algorithm_names() -> tuple[str, ...]:
-    """The algorithms that exist: the files of ``puffer_edge/train/algorithms``."""
-    return names(algorithms.__name__, ".py")
+    """The algorithms that exist: the files of ``puffer_edge/train/algorithms``, a hyphen for each underscore."""
+    return tuple(name.replace("_", "-") for name in names(algorithms.__name__, ".py"))
+
+
+def learner_of(name: str) -> type[Learner]:
+    """The class that learns by an algorithm.
+
+    Raises:
+        InvalidInput: there is no such algorithm.
+        MissingExtra: torch is not installed.
+    """
+    try:
+        file = choose("algorithm", name, algorithm_names()).replace("-", "_")
+        module = importlib.import_module(f"{algorithms.__name__}.{file}")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtra("train", "training") from None
+    learner: type[Learner] = next(kind for kind in vars(module).values() if getattr(kind, "name", None) == name)
+    return learner
 
 
 def _callbacks(progress: Callback | Sequence[Callback] | None) -> Sequence[Callback]:
     if progress is None:
         return ()
     return (progress,) if callable(progress) else tuple(progress)
-
-
-def _algorithm(name: str) -> type[Learner]:
-    try:
-        module = importlib.import_module(f"{algorithms.__name__}.{choose('algorithm', name, algorithm_names())}")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtra("train", "training") from None
-    learner: type[Learner] = getattr(module, name.upper())
-    return learner
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ A file has one table for each algorithm::
     target_kl = "none"      # TOML has no null: "none" where a setting may be None
 
 What a file leaves out comes from the layer below. A run's own ``settings.toml`` is such a file too: what it says about that run
-(environment, seed, shield, versions) is not read as a setting.
+(environment, seed, shield, plant, versions) is not read as a setting.
 """
 
 from __future__ import annotations
@@ -26,13 +26,23 @@ from typing import Any, Literal, overload
 from puffer_edge import find
 from puffer_edge.errors import InvalidInput
 from puffer_edge.intake.contract_toml import load_toml
+from puffer_edge.train.constraint import PIDLagrangianSettings, PPOLagrangianSettings
 from puffer_edge.train.sac_settings import SACSettings
 from puffer_edge.train.settings import PPOSettings, Settings
+from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianSettings, TRPOSettings
 
 PRESETS = "puffer_edge.train.presets"
-ABOUT_A_RUN = ("format", "environment", "algorithm", "seed", "shield", "versions")
+ABOUT_A_RUN = ("format", "environment", "algorithm", "seed", "shield", "plant", "versions")
 """Keys of a run's file that are no settings."""
-ALGORITHMS: dict[str, type[Settings]] = {"ppo": PPOSettings, "sac": SACSettings}
+ALGORITHMS: dict[str, type[Settings]] = {
+    "ppo": PPOSettings,
+    "sac": SACSettings,
+    "trpo": TRPOSettings,
+    "ppo-lagrangian": PPOLagrangianSettings,
+    "pid-lagrangian": PIDLagrangianSettings,
+    "trpo-lagrangian": TRPOLagrangianSettings,
+    "cpo": CPOSettings,
+}
 """The settings of each algorithm."""
 NONE = "none"
 _OPTIONAL = {name: {f.name for f in dataclasses.fields(kind) if "None" in str(f.type)} for name, kind in ALGORITHMS.items()}
@@ -117,7 +127,7 @@ def format_settings(about: Mapping[str, Any], algorithm: str, settings: Mapping[
     plain = [f"{key} = {_value(value)}" for key, value in about.items() if not isinstance(value, (dict, list))]
     lines = ["# What this run was trained with: every setting, also those that nobody chose.", *plain]
     for key, value in about.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             lines += ["", f"[{key}]", *(f"{_key(name)} = {_value(item)}" for name, item in value.items())]
     lines += ["", f"[{algorithm}]", *(f"{_key(name)} = {_value(item)}" for name, item in settings.items())]
     for key, value in about.items():
@@ -137,7 +147,7 @@ def read_run(file: Path, newest: int) -> dict[str, Any]:
         InvalidInput: it is missing, damaged, or lacks a part.
     """
     data, _ = load_toml(file)
-    about = {"shield": [], **{key: data[key] for key in ABOUT_A_RUN if key in data}}
+    about = {"shield": [], "plant": {}, **{key: data[key] for key in ABOUT_A_RUN if key in data}}
     if isinstance(about.get("format"), int) and about["format"] > newest:
         return about
     if about.get("algorithm") not in ALGORITHMS:

@@ -17,13 +17,14 @@ from puffer_edge.cli import main
 from puffer_edge.commands.sources import task_of
 from puffer_edge.contract import Contract
 from puffer_edge.envs import closed_loop, load
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.integer.ops.dense import Dense
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.scales import PROFILES
 from puffer_edge.policy import Head, Normalizer, Policy
 from puffer_edge.spaces import Ints
-from puffer_edge.train import PPOSettings, Run, checkpoint, preset, resume, train
+from puffer_edge.train import PPOSettings, Run, checkpoint, preset, resume, settings_for, train
 from puffer_edge.train.algorithms.ppo import PPO, Weights, loss
 from puffer_edge.train.distributions import Categorical, Choices, Gaussian
 from puffer_edge.train.integers import ROWS, Integers
@@ -296,10 +297,30 @@ def test_the_command_line_fine_tunes_in_integers_and_takes_their_profile(tmp_pat
         assert caught.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("qat", ["none", "int8"])
+def test_a_limit_on_costs_goes_with_it(qat: str, tmp_path: Path) -> None:
+    """Its critic of costs is shown observations in float, and is taken over with the others."""
+    small = {name: value for name, value in SMALL.to_dict().items() if name != "steps"} | {"steps": 128, "engine": "torch"}
+    settings = settings_for("cartpole", algorithm="ppo-lagrangian", changes=small | {"cost_limit": 5.0})
+    source = train("cartpole", "ppo-lagrangian", seed=1, out=tmp_path / "run", settings=settings)
+    run = train("cartpole", "ppo-lagrangian", seed=1, out=tmp_path / "fine", settings=replace(settings, qat=qat), fine_tune=source.path)
+    assert run.result.get("integers", "none") == qat and run.metrics()[-1]["steps"] == 128
+
+
+def test_a_fine_tuning_keeps_the_plant(tmp_path: Path) -> None:
+    plant = Imperfections(hold_steps=2)
+    source = train("cartpole", seed=1, out=tmp_path / "run", settings=SMALL, plant=plant)
+    run = train("cartpole", seed=1, out=tmp_path / "fine", settings=replace(SMALL, steps=128), fine_tune=source.path)
+    assert run.settings["plant"] == source.settings["plant"] and run.policy.contract.digest == source.policy.contract.digest
+
+
 def test_what_cannot_be_trained_in_integers_is_refused() -> None:
     for wrong in ({"engine": "native"}, {"kernels": "native"}, {"amp": True}, {"exploration": "state"}):
         with pytest.raises(InvalidInput, match="quantisation-aware training"):
             replace(QAT, **wrong)
+    for of_others in ({"memory": "gru"}, {"image": (1, 2, 2), "filters": (4,)}):
+        with pytest.raises(InvalidInput, match="of dense actors"):
+            replace(QAT, **of_others)
     with pytest.raises(InvalidInput, match="qat must be one of none, int8"):
         replace(QAT, qat="int3")
     with pytest.raises(Unsupported, match="a network of your own"):
