@@ -30,6 +30,7 @@ from puffer_edge.train.distributions import Categorical, Choices, Gaussian
 from puffer_edge.train.integers import ROWS, Integers
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.recording import Recorder
+from puffer_edge.train.run import learner_of
 from tests.samples import HEADS, image_contract
 from tests.train.test_resume import SMALL, assert_same_end
 
@@ -297,14 +298,20 @@ def test_the_command_line_fine_tunes_in_integers_and_takes_their_profile(tmp_pat
         assert caught.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("qat", ["none", "int8"])
-def test_a_limit_on_costs_goes_with_it(qat: str, tmp_path: Path) -> None:
-    """Its critic of costs is shown observations in float, and is taken over with the others."""
-    small = {name: value for name, value in SMALL.to_dict().items() if name != "steps"} | {"steps": 128, "engine": "torch"}
-    settings = settings_for("cartpole", algorithm="ppo-lagrangian", changes=small | {"cost_limit": 5.0})
-    source = train("cartpole", "ppo-lagrangian", seed=1, out=tmp_path / "run", settings=settings)
-    run = train("cartpole", "ppo-lagrangian", seed=1, out=tmp_path / "fine", settings=replace(settings, qat=qat), fine_tune=source.path)
+@pytest.mark.parametrize(("algorithm", "qat"), [("ppo-lagrangian", "int8"), ("cpo", "none")])
+def test_algorithms_with_a_limit_on_costs_are_fine_tuned(algorithm: str, qat: str, tmp_path: Path) -> None:
+    """The critic of costs is shown observations in float, and is taken over with the others."""
+    small = {"rows": 4, "horizon": 16, "hidden": [8], "steps": 128, "evaluations": 2, "evaluation_episodes": 3, "cost_limit": 5.0}
+    settings = settings_for("cartpole", None, algorithm, changes=small)
+    source = train("cartpole", algorithm, seed=1, out=tmp_path / "run", settings=settings)
+    fine = settings_for("cartpole", None, algorithm, changes=small | ({"qat": qat} if qat != "none" else {}))
+    run = train("cartpole", algorithm, seed=1, out=tmp_path / "fine", settings=fine, fine_tune=source.path)
     assert run.result.get("integers", "none") == qat and run.metrics()[-1]["steps"] == 128
+    kept = f"step-{source.result['kept_step']:012}.safetensors"
+    learner = learner_of(algorithm)("cartpole", fine, seed=3)
+    checkpoint.take_over(learner, source.path / "checkpoints" / kept)
+    theirs = checkpoint.read(source.path / "checkpoints" / kept)[1]
+    np.testing.assert_array_equal(learner.own_arrays()["cost_critic.flat"], theirs["cost_critic.flat"])
 
 
 def test_a_fine_tuning_keeps_the_plant(tmp_path: Path) -> None:
