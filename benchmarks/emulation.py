@@ -4,6 +4,8 @@
 
 The space is a Dict of four Dicts with five Boxes of float32 each, 20 leaves. "copy" is ``numpy.copyto`` of rows onto rows; "gymnasium" is
 ``gymnasium.spaces.flatten`` and ``unflatten`` of the same values one by one, as they have no batch. Medians of alternating calls.
+"flatten_restore" is of arrays that their owner keeps and writes anew, "fresh" of arrays that are new each time, "in_place" of an environment
+that writes into the views that it was given.
 """
 
 from __future__ import annotations
@@ -54,13 +56,28 @@ def row(width: int, batch: int, seconds: float) -> Row:
         for one in singles:
             spaces.unflatten(space, spaces.flatten(space, one))
 
+    copies = [{p: {name: array.copy() for name, array in inner.items()} for p, inner in value.items()} for _ in range(2)]
+
+    def fresh() -> object:
+        copies.reverse()
+        rows.write(copies[0])
+        return rows.nested
+
+    def in_place() -> object:
+        rows.write(rows.nested)
+        return rows.nested
+
     ours_us, copy_us = timed((ours, lambda: np.copyto(target, source)), seconds)
+    fresh_us, in_place_us = timed((fresh, in_place), seconds)
     (theirs_us,) = timed((theirs,), 0.0)
     return {
         "row_bytes": layout.bytes,
         "flatten_restore_us": ours_us,
         "copy_us": copy_us,
         "times_copy": ours_us / copy_us,
+        "fresh_us": fresh_us,
+        "fresh_times_copy": fresh_us / copy_us,
+        "in_place_us": in_place_us,
         "gymnasium_us": theirs_us,
         "times_faster_than_gymnasium": theirs_us / ours_us,
     }

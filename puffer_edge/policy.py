@@ -15,7 +15,7 @@ from puffer_edge.contract import Contract
 from puffer_edge.errors import BundleError, InvalidInput
 from puffer_edge.files import write_atomic
 from puffer_edge.layers import ACTIVATIONS, AnyLayer, Conv, Layer, Pool, Recurrent, as_floats, describe, restore
-from puffer_edge.spaces import Floats
+from puffer_edge.spaces import Bools, Floats
 
 __all__ = ["ACTIVATIONS", "AnyLayer", "Conv", "Head", "Layer", "Normalizer", "Policy", "Pool", "Recurrent"]
 
@@ -147,10 +147,10 @@ class Policy:
         """Physical actions for (..., n_observations) physical observations, from cleared memory: (..., n_actions)."""
         return self.decide(self.outputs(observation))
 
-    def act_step(self, observation: npt.ArrayLike, memory: Floats) -> tuple[Floats, Floats]:
-        """As ``step``, with (..., n_actions) physical actions in place of the outputs."""
+    def act_step(self, observation: npt.ArrayLike, memory: Floats, allowed: Bools | None = None) -> tuple[Floats, Floats]:
+        """As ``step``, with (..., n_actions) physical actions in place of the outputs; of (..., n_outputs) ``allowed`` choices, if it is given."""
         outputs, after = self.step(observation, memory)
-        return self.decide(outputs), after
+        return self.decide(outputs if allowed is None else np.where(allowed, outputs, -np.inf)), after
 
     def decide(self, outputs: Floats) -> Floats:
         """Physical actions for (..., n_outputs) outputs of the last layer: (..., n_actions)."""

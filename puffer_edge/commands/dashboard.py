@@ -35,6 +35,8 @@ NAMES = {
     "cost_value_loss": "cost critic's loss",
     "entropy": "entropy",
     "approx_kl": "KL",
+    "kl": "KL",
+    "step_share": "share of the step",
     "clip_fraction": "clipped",
     "explained_variance": "explained variance",
     "learning_rate": "learning rate",
@@ -173,7 +175,11 @@ class Dashboard:
             cost.append(f", {_number(last['eval_cost_mean'])} an episode evaluated", "dim")
         line("cost", cost, Text(f"episodes of {_number(row.get('ep_len_mean'))} steps", "dim"))
         acted = row.get("intervention_rate")
-        line("shield", Text().append("–" if acted is None else f"{acted:.2%}", "bold").append(" of steps changed", "dim"), Text())
+        shield = Text().append("–" if acted is None else f"{acted:.2%}", "bold").append(" of steps changed", "dim")
+        if last.get("eval_unshielded_rew_mean") is not None:
+            alone, paid = _number(last["eval_unshielded_rew_mean"]), _number(last.get("eval_unshielded_cost_mean"))
+            shield.append(f"; without it {alone}, cost {paid} an episode evaluated", "dim")
+        line("shield", shield, Text())
         return table
 
     def _times(self, width: int) -> Text:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.contract import ActionChannel
-from puffer_edge.envs.emulation import Layout, Leaf, Path, distinct
+from puffer_edge.envs.emulation import Layout, distinct
+from puffer_edge.envs.leaf import Leaf, Path
 from puffer_edge.errors import Unsupported
 from puffer_edge.spaces import ACTION_LIMIT, Bools, Floats
 

@@ -80,7 +80,7 @@ class Agents:
         head = actions[0] if alike else _widest(actions)
         own = tuple(_own(a.sizes, head) for a in actions)
         masked = bool(choosing) and (masked or turn or any(map(has_mask, seen)) or not np.all(own))
-        face = Face(names, low, high, head.channels, head.levels, head.head, len(agents), masked)
+        face = Face(names, low, high, head.channels, head.levels, head.head, len(agents), masked, turn)
         return Agents(tuple(agents), tuple(observed), tuple(actions), groups, face, turn, own, not alike)
 
     def put(self, k: int, observation: Any, seen: Floats, step: int, acts: bool = True) -> None:

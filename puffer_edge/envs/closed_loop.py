@@ -20,6 +20,9 @@ from puffer_edge.spaces import Bools, Floats, Ints
 from puffer_edge.trace import COLUMNS, Trace
 
 RESAMPLES = 2000
+CALIBRATION_EPISODES = 32
+CALIBRATION_SEED = 7_000_000
+"""Of the rollouts on which a policy with an environment is put into integers: everywhere the same, so that the integers are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class Episodes:
         seed: of the episodes.
         forbidden: ticks at which the policy proposed what the environment did not allow; None where it allows everything. Policies are
             deployed without masks, so they are evaluated without.
+        chosen: ticks at which what it proposed was looked at: all but those of agents that wait for another's turn.
     """
 
     returns: Floats
@@ -47,6 +51,7 @@ class Episodes:
     episode: npt.NDArray[np.int64]
     seed: int
     forbidden: int | None = None
+    chosen: int = 0
 
     def calibration(self) -> tuple[Ints, Bools]:
         """What the policy itself saw: (N, n) observations of the ticks at which it ran, episode by episode, and (N,) where each begins."""
@@ -56,11 +61,14 @@ class Episodes:
         return self.observations[rows], starts
 
     @property
+    def intervention_rate(self) -> float:
+        """Share of the ticks at which the shield, or the fallback, acted."""
+        return float(np.count_nonzero(self.outcome >> np.uint32(protocol.REASON_SHIFT))) / max(len(self.outcome), 1)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """95 % percentile-bootstrap interval of the mean return over episodes; it says nothing about other trainings."""
-        picks = np.random.default_rng(self.seed).integers(0, len(self.returns), (RESAMPLES, len(self.returns)))
-        low, high = np.percentile(self.returns[picks].mean(1), (2.5, 97.5))
-        return float(low), float(high)
+        return _interval(self.returns, self.seed)
 
     def summary(self, stages: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values; ``stages`` names the shield's stages."""
@@ -71,7 +79,22 @@ class Episodes:
             "cost": float(self.costs.mean()),
             "steps": int(self.lengths.sum()),
             "interventions": count_reasons(self.outcome, stages),
-        } | ({} if self.forbidden is None else {"forbidden_share": self.forbidden / len(self.outcome)})
+            "intervention_rate": self.intervention_rate,
+        } | ({} if self.forbidden is None else {"forbidden_share": self.forbidden / max(self.chosen, 1)})
+
+
+def difference(a: Episodes, b: Episodes) -> dict[str, float]:
+    """Mean of b's return − a's over the same starts, with its 95 % percentile-bootstrap interval."""
+    apart = b.returns - a.returns
+    low, high = _interval(apart, a.seed)
+    return {"mean": float(apart.mean()), "low": low, "high": high}
+
+
+def _interval(values: Floats, seed: int) -> tuple[float, float]:
+    """95 % percentile-bootstrap interval of the mean."""
+    picks = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.percentile(values[picks].mean(1), (2.5, 97.5))
+    return float(low), float(high)
 
 
 def count_reasons(outcome: Any, stages: Sequence[str]) -> dict[str, int]:
@@ -83,20 +106,29 @@ def count_reasons(outcome: Any, stages: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def play(environment: Environment, proposer: Proposer, shield: Shield, episodes: int, seed: int = 0) -> Episodes:
+def play(environment: Environment, proposer: Proposer, shield: Shield, episodes: int, seed: int = 0, masked: bool = False) -> Episodes:
     """Episodes of a program, or of ``InFloat``, behind a shield; all agents of an environment have the same one.
+
+    Args:
+        environment: the plant.
+        proposer: the policy.
+        shield: behind which it acts.
+        episodes: how many.
+        seed: of their starts.
+        masked: let it choose among what the environment allows, as in training. What ships has no mask, and is worth what it does without.
 
     Raises:
         InvalidInput: they were made for another contract than the environment's.
+        Unsupported: masks for a program.
     """
-    return run(environment, Runner(proposer, shield, episodes * environment.agents), seed)
+    return run(environment, Runner(proposer, shield, episodes * environment.agents), seed, masked=masked)
 
 
 Watch = Callable[[Floats, "npt.NDArray[np.uint32]", Floats], None]
 """(n, S) states before a step, the (n · agents,) outcomes of its ticks, and (n,) returns before it; of episodes that have ended, the last."""
 
 
-def run(environment: Environment, runner: Runner, seed: int = 0, watch: Watch | None = None) -> Episodes:
+def run(environment: Environment, runner: Runner, seed: int = 0, watch: Watch | None = None, masked: bool = False) -> Episodes:
     """One episode a row, or for as many rows as there are agents, through the tick that devices compute.
 
     An episode is over when all agents have terminated, or at the clock.
@@ -106,6 +138,7 @@ def run(environment: Environment, runner: Runner, seed: int = 0, watch: Watch | 
         runner: a program (or ``InFloat`` policy) behind its shield, one row an agent, episode after episode.
         seed: episode k starts from ``environment.start(seed, k)``.
         watch: is shown every step.
+        masked: as in ``play``.
 
     Raises:
         InvalidInput: the runner's contract is not the environment's, or its rows are not a multiple of the agents.
@@ -120,20 +153,24 @@ def run(environment: Environment, runner: Runner, seed: int = 0, watch: Watch | 
     numbers, state = np.arange(n), environment.start(seed, np.arange(n))
     going, gone = np.ones(n, bool), np.zeros((n, agents), bool)
     returns, costs, lengths = np.zeros((n, agents)), np.zeros((n, agents)), np.zeros(n, np.int64)
-    outcomes, seen, parts, part, forbidden = [], [], [], np.arange(runner.rows), 0
+    outcomes, seen, parts, part, forbidden, chosen = [], [], [], np.arange(runner.rows), 0, 0
+    allowed = None
     anew = np.ones(runner.rows, bool)
     for elapsed in range(environment.max_steps):
         observation, _, invalid = c.observe(environment.observe(state).reshape(runner.rows, -1))
         flags: Any = anew * np.uint32(protocol.STEP_RESET) | invalid * np.uint32(protocol.STEP_INVALID)
-        tick = runner.tick(observation, flags, digest=False)
+        if environment.allowed is not None:
+            allowed = environment.allowed(state).reshape(runner.rows, -1)
+        tick = runner.tick(observation, flags, digest=False, allowed=_some(c, allowed) if masked and allowed is not None else None)
         if watch is not None:
             watch(state, tick.outcome, returns.mean(-1))
         action = c.physical_action(tick.applied).reshape(n, agents, -1)
         following, reward, cost, terminated, alive = environment.advance_agents(state, action, seed, numbers, elapsed, gone)
         acted = alive & going[:, None]
         rows = acted.reshape(-1)
-        if environment.allowed is not None:
-            forbidden += int((~_within(c, tick.raw, environment.allowed(state).reshape(runner.rows, -1)) & rows).sum())
+        if allowed is not None:
+            chose = rows if environment.waiting is None else rows & ~environment.waiting(state).reshape(-1)
+            forbidden, chosen = forbidden + int((~_within(c, tick.raw, allowed) & chose).sum()), chosen + int(chose.sum())
         state = np.where(going[:, None], following, state)  # what has ended rests: its plant may diverge
         outcomes.append(tick.outcome[rows])
         seen.append(observation[rows])
@@ -147,7 +184,13 @@ def run(environment: Environment, runner: Runner, seed: int = 0, watch: Watch | 
         if not going.any():
             break
     about = np.concatenate(outcomes), np.concatenate(seen), np.concatenate(parts)
-    return Episodes(returns.mean(-1), costs.mean(-1), lengths, *about, seed, None if environment.allowed is None else forbidden)
+    return Episodes(returns.mean(-1), costs.mean(-1), lengths, *about, seed, None if allowed is None else forbidden, chosen)
+
+
+def _some(c: Contract, allowed: Bools) -> Bools:
+    """The mask, with all choices of a group in which none is left: whoever has none does not act."""
+    none = ~np.logical_or.reduceat(allowed, np.cumsum([0, *c.groups[:-1]]), axis=-1)
+    return np.asarray(allowed | np.repeat(none, c.groups, axis=-1))
 
 
 def _within(c: Contract, raw: Ints, allowed: Bools) -> Bools:
@@ -157,6 +200,12 @@ def _within(c: Contract, raw: Ints, allowed: Bools) -> Bools:
     columns = np.repeat(np.arange(c.n_actions), c.groups)
     chosen = (raw[:, columns] == c.level_ints) & allowed
     return np.asarray(np.logical_or.reduceat(chosen, np.cumsum([0, *c.groups[:-1]]), axis=-1).all(-1))
+
+
+def calibration(environment: Environment, policy: Policy, shield: Shield) -> tuple[Floats, Bools]:
+    """(N, n) physical observations of the policy's own rollouts, in order of time, and (N,) where episodes begin."""
+    observations, starts = play(environment, InFloat(policy), shield, CALIBRATION_EPISODES, CALIBRATION_SEED).calibration()
+    return environment.contract.physical_observation(observations), starts
 
 
 def integer_returns(environment: Environment, program: Proposer, shield: Shield, episodes: int, seed: int) -> Floats:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from puffer_edge.contract import Contract
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.dynamics import Dynamics
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.envs.native import Pointer
 from puffer_edge.envs.world import Living, World
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
@@ -46,8 +47,11 @@ class Environment:
         living: makes one environment that goes forward only, where it is such; a plant steps that, and the functions here serve the rest.
         allowed: ``state (n, S) → (n, n_outputs)``, (n, agents, n_outputs) where there are several: the choices that may be taken next; None
             where all may.
+        waiting: ``state (n, S) → (n, agents)``: whose proposal the next step does not look at, since it is another's turn; None: of nobody.
         draw: ``(state (S,), canvas)`` puts a picture of a state onto a ``puffer_edge.envs.picture.Canvas``; None where there is none.
         world: makes so many rows that live side by side, where that is another thing than as many of ``living``.
+        imperfections: that ``puffer_edge.envs.imperfect`` has put around it.
+        unstacked: the environment whose last observations this one shows (``puffer_edge.envs.frames``), if it does.
 
     Raises:
         InvalidInput: there are masks, and the head is not one of choices.
@@ -70,6 +74,9 @@ class Environment:
     allowed: Callable[[Floats], Bools] | None = None
     world: Callable[[int], World] | None = None
     draw: Callable[[Floats, Any], None] | None = None
+    waiting: Callable[[Floats], Bools] | None = None
+    imperfections: Imperfections = Imperfections()  # noqa: RUF009  frozen
+    unstacked: Environment | None = None
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.contract.head not in ("discrete", "multi_discrete"):
@@ -192,13 +199,15 @@ class Environment:
 
         Returns:
             (n, S) state; (n, agents) reward, cost and terminated, 0, 0 and True of those that did not act; (n, agents) alive, who acted.
+            Of an environment that lives terminated is False where an agent did not act but will in the next step.
         """
         n, agents = len(state), self.agents
         following, *found = self._stepped(state, action[:, 0] if agents == 1 else action, seed, episodes, elapsed)
         reward, cost, terminated = (x.reshape(n, agents) for x in found[:3])
         alive = found[3] if len(found) > 3 else ~gone
         if not alive.all():
-            reward, cost, terminated = np.where(alive, reward, 0.0), np.where(alive, cost, 0.0), terminated | ~alive
+            reward, cost = np.where(alive, reward, 0.0), np.where(alive, cost, 0.0)
+            terminated = terminated if self.living is not None else terminated | ~alive
         return following, reward, cost, terminated, alive
 
     def _stepped(self, state: Floats, action: Floats, seed: int, episodes: npt.ArrayLike, elapsed: npt.ArrayLike) -> tuple[Any, ...]:

@@ -91,6 +91,9 @@ class GymLiving:
         name: for messages.
     """
 
+    changing = ("_steps", "env")
+    """Attributes that ``puffer_edge.envs.snapshot`` looks at."""
+
     def __init__(self, env: Any, name: str) -> None:
         self.env, self.name = env, name
         self.masked = has_mask(env.observation_space)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -108,6 +108,14 @@ class VectorWorld:
             self._first[...] = self.seen
             for k in np.flatnonzero(self._ended):
                 self.layout.put(infos["final_obs"][k], self.seen[k, 0], self._steps)
+
+    def save_state(self) -> dict[str, npt.NDArray[Any]]:
+        """Raises Unsupported: what many rows in one object are is not known."""
+        raise Unsupported(f"{self.name} steps all rows in one object, of whose state nothing is known")
+
+    def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Raises Unsupported."""
+        raise Unsupported(f"{self.name} cannot be put back into a state")
 
     def close(self) -> None:
         """Give back processes and windows."""

@@ -1,7 +1,8 @@
 """Environments that go forward only, as an ``Environment``: instances live behind a state that is the number of an instance and what it saw.
 
-Gymnasium's and PettingZoo's come in through here, and a simulator of your own that keeps ``world.Living``. A training on one does not go on
-to the bit, and runs on the torch engine. Where bounds are not known they are measured in random episodes.
+Gymnasium's and PettingZoo's come in through here, and a simulator of your own that keeps ``world.Living``. A training on one runs
+on the torch engine, and goes on to the bit where ``train.vector.saving`` can prove it. Where bounds are not known they are measured in random
+episodes.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Face:
         head: see there.
         agents: A.
         masked: whether the environment says which choices are allowed.
+        turn: whether agents act in turn, and the last number says whose it is.
     """
 
     names: tuple[str, ...]
@@ -64,6 +66,14 @@ class Face:
     head: str
     agents: int = 1
     masked: bool = False
+    turn: bool = False
+
+    @staticmethod
+    def of(contract: Contract, agents: int = 1, masked: bool = False) -> Face:
+        """What a contract says of it."""
+        low, high = (np.array([getattr(ch, end) for ch in contract.observations], np.float64) for end in ("low", "high"))
+        names = tuple(ch.name for ch in contract.observations)
+        return Face(names, low, high, contract.actions, contract.levels, contract.head, agents, masked)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -97,7 +107,7 @@ class Face:
             living.reset(episode, rows.seen[0], rows.allowed[0])
             most = np.maximum(most, np.abs(rows.seen[0]).max(0))
             for _ in range(min(left, MAX_STEPS)):
-                cut = rows.step(living, 0, self._random(rng, rows.allowed[0]))
+                cut = rows.step(living, 0, self.random(rng, rows.allowed[0]))
                 most = np.maximum(most, np.abs(rows.seen[0]).max(0))
                 left -= 1
                 if cut or rows.terminated[0].all():
@@ -105,7 +115,7 @@ class Face:
         living.close()
         return most
 
-    def _random(self, rng: np.random.Generator, allowed: Bools) -> Floats:
+    def random(self, rng: np.random.Generator, allowed: Bools) -> Floats:
         """(A, m) physical actions, drawn from those that are allowed."""
         if not self.sizes:
             return rng.uniform([c.low for c in self.actions], [c.high for c in self.actions], (self.agents, len(self.actions)))
@@ -205,6 +215,10 @@ class Instances:
         mask: Bools = state[:, 1 + f.agents * len(f.names) :] != 0
         return mask if f.agents == 1 else mask.reshape(-1, f.agents, f.n_outputs)
 
+    def waiting(self, state: Floats) -> Bools:
+        """(n, A): who waits for another's turn."""
+        return np.asarray(self.observe(state)[..., -1] == 0.0).reshape(len(state), -1)
+
     def step(self, state: Floats, action: Floats) -> Any:
         """Step the instances of (n, S) states; where an environment's own clock ends an episode, all its agents have terminated here.
 
@@ -269,6 +283,7 @@ def environment(
     return Environment(
         name, contract, held.state_size, max_steps, solved, shield, held.reset, held.observe, held.step,
         agents=face.agents, pure=False, living=factory, allowed=held.allowed if face.masked else None,
+        waiting=held.waiting if face.turn else None,
     )  # fmt: skip
 
 
@@ -276,7 +291,5 @@ def of_contract(
     contract: Contract, factory: Factory, *, agents: int = 1, masked: bool = False, max_steps: int = MAX_STEPS, solved: float = float("inf")
 ) -> Environment:
     """A simulator of your own that keeps ``world.Living``, with its contract: an ``Environment`` to name as ``my_module:MINE``."""
-    low, high = (np.array([getattr(ch, end) for ch in contract.observations], np.float64) for end in ("low", "high"))
-    names = tuple(ch.name for ch in contract.observations)
-    face = Face(names, low, high, contract.actions, contract.levels, contract.head, agents, masked)
+    face = Face.of(contract, agents, masked)
     return environment(contract.name, factory, face, contract, max_steps=max_steps, solved=solved)

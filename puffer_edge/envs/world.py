@@ -6,7 +6,8 @@ state (``Environment``), and ``Living`` environments, which go forward only: Gym
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ class Living(Protocol):
 
     ``seen`` is (A, n) float64 in the contract's units, ``reward`` and ``cost`` (A,), ``terminated`` and ``alive`` (A,) bool, ``allowed``
     (A, n_outputs) bool: the choices that may be taken next, all True where the environment has no notion of it.
+
+    What it is can be saved if its attributes, and those of the objects that it holds, are plain values (``puffer_edge.envs.snapshot``), or if
+    it has ``get_state()``, which gives such, and ``set_state(value)``.
     """
 
     def reset(self, seed: int, seen: Floats, allowed: Bools) -> None:
@@ -29,7 +33,8 @@ class Living(Protocol):
         """One step of (A, m) physical actions; whether a clock of its own ended the episode.
 
         ``alive`` says which agents acted in this step. One that did not gets reward 0, cost 0 and terminated True, its action is not looked
-        at, and it may act again later. The episode is over when all have terminated, or at the clock.
+        at, and it may act again later; if it will in the next step, terminated False says so, and keeps an episode going in which all others
+        have ended. The episode is over when all have terminated, or at the clock.
         """
         ...
 
@@ -65,6 +70,22 @@ class World(Protocol):
 
     def step(self, action: Floats) -> None:
         """One step of every row: (N, A, m) physical actions."""
+        ...
+
+    def save_state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything that changes, as arrays by name.
+
+        Raises:
+            Unsupported: it cannot be had, or what goes on from it would not be the same; the message says why.
+        """
+        ...
+
+    def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what ``save_state`` gave.
+
+        Raises:
+            Unsupported: it cannot; all rows must be started then.
+        """
         ...
 
     def close(self) -> None:

@@ -59,6 +59,9 @@ class Game:
         turn: the agents act in turn.
     """
 
+    changing = ("_steps", "env")
+    """Attributes that ``puffer_edge.envs.snapshot`` looks at."""
+
     def __init__(self, env: Any, name: str, turn: bool) -> None:
         self.env, self.name = env, name
         names = getattr(env, "possible_agents", None)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.contract import Contract
-from puffer_edge.errors import ContractError, InvalidInput
+from puffer_edge.errors import ContractError, InvalidInput, Unsupported
 from puffer_edge.firmware.shared import protocol
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
-from puffer_edge.spaces import Floats, Ints
+from puffer_edge.spaces import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +70,13 @@ class InFloat:
         """(rows, memory) zeros."""
         return np.zeros((rows, self.policy.memory))
 
-    def step(self, observation: Ints, memory: Floats) -> tuple[Ints, Floats]:
-        """(rows, n) int32 observations and the memory to (rows, m) int32 actions and the next memory, by float64."""
+    def step(self, observation: Ints, memory: Floats, allowed: Bools | None = None) -> tuple[Ints, Floats]:
+        """(rows, n) int32 observations and the memory to (rows, m) int32 actions and the next memory, by float64.
+
+        ``allowed`` (rows, n_outputs) says which choices are left; None leaves all, as on a device.
+        """
         c = self.policy.contract
-        action, after = self.policy.act_step(c.physical_observation(observation), memory)
+        action, after = self.policy.act_step(c.physical_observation(observation), memory, allowed)
         return c.fixed_action(action), after
 
     def run(self, observation: Ints) -> Ints:
@@ -116,16 +119,18 @@ class Runner:
         self.memory[rows] = 0
         self.stale[rows] = self.contract.staleness_limit + 1
 
-    def tick(self, observation: npt.ArrayLike, step_flags: Any = 0, digest: bool = True) -> Tick:
+    def tick(self, observation: npt.ArrayLike, step_flags: Any = 0, digest: bool = True, allowed: Bools | None = None) -> Tick:
         """One base tick of every row.
 
         Args:
             observation: (rows, n) int32 fixed point.
             step_flags: scalar or (rows,), bits STEP_RESET, STEP_MISSED, STEP_INVALID of the protocol.
             digest: compute the state digests.
+            allowed: (rows, n_outputs) choices that are left to a policy ``InFloat``; None leaves all, as on a device.
 
         Raises:
             InvalidInput: the observation has another shape.
+            Unsupported: a program is to choose among what is allowed.
         """
         c = self.contract
         flags = np.broadcast_to(np.asarray(step_flags, np.uint32), self.rows)
@@ -144,7 +149,11 @@ class Runner:
         stale = self.stale > c.staleness_limit
         fallback = invalid | stale
         ran = good & (self.phase == 0)
-        if ran.any():
+        if allowed is not None and not isinstance(self.program, InFloat):
+            raise Unsupported("a program has no masks, as no device has: it chooses among all")
+        if ran.any() and allowed is not None and isinstance(self.program, InFloat):
+            self.held[ran], self.memory[ran] = self.program.step(self.last[ran], self.memory[ran], allowed[ran])
+        elif ran.any():
             self.held[ran], self.memory[ran] = self.program.step(self.last[ran], self.memory[ran])
         self.phase = ((self.phase + 1) % c.policy_divider).astype(np.int32)
         raw = np.where(fallback[:, None], c.action_safe, self.held).astype(np.int32)

@@ -5,7 +5,8 @@
     A = (A_r − λ·A_c)/(1 + λ)                                              of those that price costs
 
 The cost critic has a network, an optimiser, a bound of its gradient's norm and generators of its own, and no number of it reaches the
-policy but through λ: at λ = 0 the policy is, bit for bit, that of the algorithm without a constraint.
+policy but through λ: at λ = 0 the policy is, bit for bit, that of the algorithm without a constraint. The cost critic keeps no memory; it
+is shown what a policy with memory remembers, beside what it observes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from puffer_edge.envs.gym import GymFactory
@@ -26,6 +28,7 @@ from puffer_edge.train.constraint import Constraint, Priced
 from puffer_edge.train.loop import Lived
 from puffer_edge.train.native.learner import Experience
 from puffer_edge.train.nets.cost_critic import CostCritic
+from puffer_edge.train.nets.recurrent import RecurrentActorCritic
 from puffer_edge.train.on_policy import OnPolicy
 from puffer_edge.train.rollout import Rollout
 
@@ -77,9 +80,11 @@ class Constrained(OnPolicy):
             )
         self.cost_limit = float(c.cost_limit)
         weights, shuffle = (int(x) for x in np.random.SeedSequence([self.seed, 2]).generate_state(2))
-        widths = (self.environment.contract.n_observations, *(c.cost_hidden or s.hidden), 1)
+        net, kernels = super()._networks(seed)
+        shown = self.environment.contract.n_observations + (net.memory if isinstance(net, RecurrentActorCritic) else 0)
+        widths = (shown, *(c.cost_hidden or s.hidden), 1)
         self.cost_critic = CostCritic(widths, s.activation, c.cost_learning_rate, c.cost_max_grad_norm, (weights, shuffle))
-        return super()._networks(seed)
+        return net, kernels
 
     def _native_critic(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32], int] | None:
         critic = self.cost_critic
@@ -111,10 +116,7 @@ class Constrained(OnPolicy):
             alive = None if rollout.alive.all() else rollout.alive
             found = self.native.engine.advantages(rollout.cost, *said, c.cost_discount, c.cost_trace_decay, alive=alive)
             return Costs(*found, rollout.alive)
-        value, final_value = (
-            self.cost_critic.values(self.inputs(seen.reshape(-1, seen.shape[-1]))).reshape(shape)
-            for seen in (rollout.observation, rollout.final_observation)
-        )
+        value, final_value = (self.cost_critic.values(seen.flatten(0, 1)).reshape(shape) for seen in self.shown(rollout))
         about = rollout.cost, value, final_value, rollout.terminated, rollout.truncated, c.cost_discount, c.cost_trace_decay
         return Costs(*advantages(*about, alive=rollout.alive), rollout.alive)
 
@@ -130,7 +132,7 @@ class Constrained(OnPolicy):
         """Let the cost critic learn from the rollout; its mean loss."""
         c, alive, returns = self.constraint, rollout.alive, self.costs.returns
         if not isinstance(rollout, Experience):
-            return self.cost_critic.learn(self.inputs(rollout.observation[alive]), returns[alive], c.cost_epochs, c.cost_minibatch)
+            return self.cost_critic.learn(self.shown(rollout)[0][torch.from_numpy(alive)], returns[alive], c.cost_epochs, c.cost_minibatch)
         assert self.native is not None
         assert self.native.critic is not None
         held = rollout.arrays["inputs"], rollout.arrays["cost_value"], returns

@@ -88,14 +88,21 @@ class Priced(Constraint):
 class AdamPriced(Priced):
     """Settings of a multiplier that Adam moves."""
 
-    MULTIPLIER_RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (*Priced.MULTIPLIER_RANGES, ("multiplier_rate", 0.0, math.inf))
+    MULTIPLIER_RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
+        *Priced.MULTIPLIER_RANGES,
+        ("multiplier_rate", 0.0, math.inf),
+        ("penalty", 0.0, math.inf),
+    )
 
     multiplier_rate: float = 0.035
     """Adam's learning rate of λ; 0 leaves it where it is."""
+    penalty: float = 0.0
+    """ρ of an augmented Lagrangian, per unit of an episode's cost above the limit: the price is (λ + ρ·(J_C − d))₊. λ alone swings about its
+    optimum, and the policy with it; this damps the swings and moves the optimum nowhere."""
 
     def make_multiplier(self) -> Multiplier:
         """λ of ``AdamMultiplier``."""
-        return AdamMultiplier(self.multiplier, self.multiplier_rate)
+        return AdamMultiplier(self.multiplier, self.multiplier_rate, self.penalty)
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ class Multiplier(Protocol):
     """λ, and what moves it.
 
     Attributes:
-        value: λ, never negative.
+        value: λ, or the price that is made of it; never negative.
     """
 
     value: float
@@ -182,14 +189,17 @@ class Multiplier(Protocol):
 class AdamMultiplier:
     """Dual ascent: λ minimises −λ·(J_C − d) by Adam (Kingma and Ba, 2015) in float64, and is kept from being negative.
 
+    With ρ > 0 the price is that of the augmented Lagrangian J_R − λ·(J_C − d) − ρ/2·(J_C − d)² (Hestenes, 1969; Bertsekas, 1982, chapter 2).
+
     Args:
         value: λ at the start.
         rate: Adam's learning rate.
+        penalty: ρ.
     """
 
-    def __init__(self, value: float, rate: float) -> None:
-        self.value, self.rate = value, rate
-        self._first = self._second = self._steps = 0.0
+    def __init__(self, value: float, rate: float, penalty: float = 0.0) -> None:
+        self.value, self.rate, self.penalty = value, rate, penalty
+        self._ascent, self._first, self._second, self._steps = value, 0.0, 0.0, 0.0
 
     def update(self, excess: float) -> None:
         """One step of Adam."""
@@ -197,15 +207,16 @@ class AdamMultiplier:
         self._first = BETA1 * self._first - (1 - BETA1) * excess
         self._second = BETA2 * self._second + (1 - BETA2) * excess**2
         first, second = self._first / (1 - BETA1**self._steps), self._second / (1 - BETA2**self._steps)
-        self.value = max(0.0, self.value - self.rate * first / (math.sqrt(second) + EPSILON))
+        self._ascent = max(0.0, self._ascent - self.rate * first / (math.sqrt(second) + EPSILON))
+        self.value = max(0.0, self._ascent + self.penalty * excess)
 
     def state(self) -> Floats:
-        """λ, Adam's moments and its steps."""
-        return np.array([self.value, self._first, self._second, self._steps])
+        """The price, λ, Adam's moments and its steps."""
+        return np.array([self.value, self._ascent, self._first, self._second, self._steps])
 
     def load(self, state: Floats) -> None:
         """Go on from what ``state`` gave."""
-        self.value, self._first, self._second, self._steps = (float(x) for x in state)
+        self.value, self._ascent, self._first, self._second, self._steps = (float(x) for x in state)
 
 
 class PIDMultiplier:

@@ -28,10 +28,10 @@ class Sampled:
         return self._learner.environment.contract
 
     def start(self, rows: int) -> Floats:
-        """(rows, 0): there is no memory."""
-        return np.zeros((rows, 0))
+        """(rows, memory) zeros."""
+        return np.zeros((rows, self._learner.settings.remembered))
 
     def step(self, observation: Ints, memory: Floats) -> tuple[Ints, Floats]:
-        """(rows, n) int32 observations to (rows, m) int32 actions."""
-        c = self.contract
-        return c.fixed_action(self._learner.sample(c.physical_observation(observation), self._rng)), memory
+        """(rows, n) int32 observations and the memory to (rows, m) int32 actions and the next memory."""
+        action, after = self._learner.sample(self.contract.physical_observation(observation), memory, self._rng)
+        return self.contract.fixed_action(action), after

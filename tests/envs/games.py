@@ -108,6 +108,37 @@ class Wandering(pettingzoo.ParallelEnv[str, Any, Any]):
         return seen, dict.fromkeys(acted, 1.0), over, {agent: cut and not over[agent] for agent in acted}, info
 
 
+class Relay(pettingzoo.ParallelEnv[str, Any, Any]):
+    """Each of three agents runs a leg of two steps and is out as the next one comes; only then all is over."""
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "relay"}
+    render_mode = None
+    max_cycles = 50
+
+    def __init__(self) -> None:
+        self.possible_agents = ["a", "b", "c"]
+        self.agents: list[str] = []
+
+    def observation_space(self, agent: str) -> Any:
+        return spaces.Box(0.0, 10.0, (1,), np.float32)
+
+    def action_space(self, agent: str) -> Any:
+        return spaces.Discrete(2)
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.k, self.agents = 0, ["a"]
+        return {"a": np.zeros(1, np.float32)}, {"a": {}}
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        (runner,) = actions
+        self.k += 1
+        leg = self.k // 2
+        self.agents = self.possible_agents[leg : leg + 1]
+        here = {*self.agents, runner}
+        seen = {agent: np.full(1, self.k, np.float32) for agent in here}
+        return seen, {runner: 1.0}, {runner: runner not in self.agents}, {runner: False}, {agent: {} for agent in here}
+
+
 class Matches(pettingzoo.AECEnv[str, Any, Any]):
     """Two in turn take one to three of seven matches; who takes the last wins 1 and the other loses 1.
 

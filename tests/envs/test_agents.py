@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +17,8 @@ from puffer_edge.envs.draw import Draws, uniform
 from puffer_edge.envs.dynamics import Dynamics
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.frames import stack
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.envs.plant import Plant
 from puffer_edge.envs.scalar import Row, where
 from puffer_edge.errors import ContractError, InvalidInput, Unsupported
@@ -117,15 +119,17 @@ def test_a_composition_of_several_agents_gives_the_bits_of_the_plant(environment
 
 
 def test_delays_of_several_agents_are_each_ones_own() -> None:
-    whole = compose(RETURNING, action_delay=1, observation_delay=1)
-    state = whole.environment.start(0, [0])
+    whole = imperfect(RETURNING, Imperfections(delay_us=1e6 / RETURNING.contract.rate_hz, observation_delay_steps=1, pending=1))
+    size, state = RETURNING.state_size, whole.start(0, [0])
     for t in range(7):
-        before = RETURNING.observe(state[:, whole.columns["inner"]])
+        before = RETURNING.observe(state[:, :size])
         proposal = np.array([[[0.25], [1.0 + t / 8], [-1.0]]])
-        state, reward, _, _, alive = whole.environment.step(state, proposal)
+        state, reward, _, _, alive = whole.step(state, proposal)
         wanted = [0.5 if t == 0 else 0.25, 0.5 if t in (0, 5) else 1.0 + (t - 1) / 8, 0.5]  # the initial action, when one begins
         np.testing.assert_array_equal(reward[0][alive[0]], np.array(wanted)[alive[0]])
-        np.testing.assert_allclose(whole.environment.observe(state), before, atol=2.0**-16)
+        seen = whole.observe(state)
+        np.testing.assert_array_equal(seen[..., :-1], before)
+        np.testing.assert_array_equal(seen[..., -1], np.where(alive, proposal[..., 0], 0.5))
 
 
 def test_saved_agents_go_on_to_the_same_bits() -> None:
@@ -236,6 +240,23 @@ def test_what_cannot_be_masked_is_said() -> None:
     assert other.scalars is None, "its pointer would give another mask"
 
 
+def test_an_agent_that_comes_as_the_last_one_goes_keeps_the_episode_going() -> None:
+    pytest.importorskip("pettingzoo")
+    relay = envs.load("tests.envs.games:Relay")
+    pytest.importorskip("torch")
+    from puffer_edge.train.vector.serial import Serial
+
+    plant = Plant(relay, 1, world=Serial(relay, 1))
+    for episode in range(2):
+        for t in range(6):
+            assert plant.episode.tolist() == [episode] and plant.elapsed.tolist() == [t]
+            found = plant.step(np.zeros((3, 1)))
+            assert found.alive.tolist() == [t // 2 == k for k in range(3)]
+            assert found.terminated.tolist() == [t // 2 != k or t % 2 == 1 for k in range(3)], "who did not act has terminated, to a training"
+    played = closed_loop.play(relay, InFloat(constant(relay.contract, np.zeros(2))), Shield.none(relay.contract), 2)
+    assert played.lengths.tolist() == [6, 6] and played.returns.tolist() == [2.0, 2.0]
+
+
 def constant(contract: Contract, outputs: Floats, weight: float = 0.0) -> Policy:
     """A policy that sees its first channel by a weight, and nothing else."""
     w = np.zeros((len(outputs), contract.n_observations))
@@ -277,8 +298,33 @@ def test_what_ships_has_no_mask_and_its_forbidden_choices_are_counted() -> None:
     assert "forbidden_share" not in closed_loop.play(MULTI, InFloat(constant(MULTI.contract, np.zeros(2))), Shield.none(MULTI.contract), 2).summary(
         ()
     )
+    with_masks = closed_loop.play(MASKED, InFloat(constant(MASKED.contract, np.arange(8.0))), Shield.none(MASKED.contract), 50, 3, masked=True)
+    assert with_masks.returns.tolist() == [1.0] * 50 and with_masks.forbidden == 0, "the upper one of what is allowed"
     several = replace(envs.load("spaces"), allowed=lambda state: np.array([[True] * 3 + [False, True] + [True] * 2] * len(state)))
     pick = constant(several.contract, np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]))
     assert closed_loop.play(several, InFloat(pick), Shield.none(several.contract), 5).forbidden == 5
     pick = constant(several.contract, np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]))
     assert closed_loop.play(several, InFloat(pick), Shield.none(several.contract), 5).forbidden == 0
+    picked = constant(several.contract, np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]))
+    assert closed_loop.play(several, InFloat(picked), Shield.none(several.contract), 5, masked=True).forbidden == 0
+
+
+def test_a_program_has_no_masks() -> None:
+    runner = Runner(InFloat(constant(MASKED.contract, np.zeros(8))), Shield.none(MASKED.contract))
+    runner.program = cast(Any, object())
+    with pytest.raises(Unsupported, match="a program has no masks"):
+        runner.tick(np.zeros((1, 1), np.int32), allowed=np.ones((1, 8), bool))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_who_waits_for_a_turn_chooses_nothing_forbidden(masked: bool) -> None:
+    """Both take three matches, of five, six or seven: what is left may not be three, and only whose turn it is is asked."""
+    pytest.importorskip("pettingzoo")
+    matches = envs.load("tests.envs.games:Matches")
+    three = InFloat(constant(matches.contract, np.array([0.0, 0.5, 1.0])))
+    found = closed_loop.play(matches, three, Shield.none(matches.contract), 12, masked=masked)
+    left = 3 - found.lengths  # 5 and 6 end at their second turn, 7 at its third; unmasked 5 and 7 by a move that is not allowed
+    assert found.chosen == found.lengths.sum() and len(found.outcome) == 2 * found.chosen and (left >= 0).all()
+    wins = found.returns == 0.0
+    assert found.forbidden == (0 if masked else (~wins).sum()) and (wins.all() == masked) and wins.any()
+    assert found.summary(())["forbidden_share"] == found.forbidden / found.chosen

@@ -79,6 +79,34 @@ def test_what_comes_back_is_what_went_in(space: Any, seed: int) -> None:
     assert all(name.isidentifier() and name.isascii() for name in layout.names())
 
 
+def test_what_is_written_in_place_is_there_and_arrays_that_come_again_are_copied_anew() -> None:
+    space = spaces.Dict({"a": spaces.Box(-9, 9, (2,), np.float32), "b": spaces.Tuple([spaces.Box(-9, 9, (4,)), spaces.Discrete(5)])})
+    layout = Layout.of(space)
+    rows = Rows(layout, np.zeros((3, layout.bytes), np.uint8))
+    rows.nested["a"][:] = 7.0
+    before = rows.data.copy()
+    rows.write(rows.nested)
+    np.testing.assert_array_equal(rows.data, before)
+    mine = {"a": np.ones((3, 2), np.float32), "b": (np.ones((3, 4), np.float32), np.array([0, 1, 2]))}
+    for k in range(3):
+        mine["a"][:], mine["b"][0][:], mine["b"][1][:] = k, 2.0 * k, (k, 1, 2)
+        rows.write(mine)
+        assert same(rows.nested, mine)
+    rows.write(rows.nested)
+    assert same(rows.nested, mine)
+    other = {"a": np.full((3, 2), 5.0), "b": (np.asfortranarray(np.full((3, 4), 6.0, np.float32)), [4, 4, 4])}  # float64, by column, a list
+    rows.write(other)
+    assert (rows.nested["a"] == 5).all() and (rows.nested["b"][0] == 6).all() and (rows.nested["b"][1] == 4).all()
+    rows.write(mine)
+    assert same(rows.nested, mine), "what was written before is not taken to be there"
+    with pytest.raises(InvalidInput, match=r"\['a'\] has shape \(3, 3\)"):
+        rows.write({**mine, "a": np.ones((3, 3), np.float32)})
+    with pytest.raises(InvalidInput, match=r"\['b'\]\[1\] is missing"):
+        rows.write({**mine, "b": mine["b"][:1]})
+    again = pickle.loads(pickle.dumps(layout))
+    assert again.bytes == layout.bytes and len(again.parts(mine)) == 3
+
+
 def test_torch_sees_the_same_memory() -> None:
     torch = pytest.importorskip("torch")
     space = spaces.Dict({"a": spaces.Box(-1, 1, (2, 3), np.float32), "b": spaces.Tuple([spaces.Discrete(5), spaces.MultiBinary(3)])})

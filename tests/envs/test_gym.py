@@ -68,7 +68,7 @@ def test_what_cannot_be_is_refused() -> None:
         environment.step(state, np.zeros((2, 1)))
 
 
-def test_a_training_on_it_resumes_and_says_that_it_is_not_exact(tmp_path: Path) -> None:
+def test_a_training_on_it_resumes_to_the_bit(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from puffer_edge.train import resume, settings_for, train
 
@@ -76,7 +76,9 @@ def test_a_training_on_it_resumes_and_says_that_it_is_not_exact(tmp_path: Path) 
     run = train("gym:CartPole-v1", out=tmp_path / "run", settings=settings, progress=lambda p: p.steps < 256)
     assert run.result["engine"] == "torch, one process steps" and "scalar functions" in run.result["engine_note"]
     again = resume(tmp_path / "run")
-    assert again.result["status"] == "complete" and again.result["resumed"][-1]["exact"] is False
+    assert again.result["status"] == "complete" and again.result["resumed"] == [{"steps": 256, "exact": True, "because": []}]
+    whole = train("gym:CartPole-v1", out=tmp_path / "whole", settings=settings)
+    assert (again.path / "policy.safetensors").read_bytes() == (whole.path / "policy.safetensors").read_bytes()
 
 
 def test_choices_and_nests_are_numbers_with_names() -> None:

@@ -140,7 +140,12 @@ def test_a_stopped_training_goes_on_to_the_bit(name: str, engine: str, tmp_path:
     parts = train(name, seed=5, out=tmp_path / "parts", settings=settings, progress=lambda p: p.steps < 1024)
     assert parts.result["status"] == "stopped"
     assert_same_end(resume(tmp_path / "parts"), whole)
-    assert ("forbidden_share" in whole.result["evaluation"]) == (name == "masked")
+    masked = name == "masked"
+    assert ("forbidden_share" in whole.result["evaluation"]) == ("evaluation_masked" in whole.result) == masked
+    assert all(("eval_masked_rew_mean" in row) == masked for row in whole.metrics() if "eval_rew_mean" in row)
+    if masked:
+        found = whole.result["evaluation_masked"]
+        assert found["forbidden_share"] == 0.0 and found["return"] > whole.result["evaluation"]["return"] + 0.5, "what ships guesses"
 
 
 def test_forbidden_choices_have_no_probability_and_no_gradient() -> None:

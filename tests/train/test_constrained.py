@@ -53,6 +53,19 @@ def test_adam_moves_the_multiplier_as_torchs_adam_does_its_parameter() -> None:
         assert ours.value >= 0
 
 
+def test_a_penalty_adds_to_the_price_and_leaves_the_multiplier_alone() -> None:
+    plain, augmented = AdamMultiplier(0.5, 0.035), AdamMultiplier(0.5, 0.035, 2.0)
+    for excess in (1.0, 0.1, -0.1, -4.0):
+        plain.update(excess)
+        augmented.update(excess)
+        assert augmented.value == max(0.0, plain.value + 2.0 * excess)
+    again = AdamMultiplier(0.0, 0.035, 2.0)
+    again.load(augmented.state())
+    for each in (again, augmented):
+        each.update(0.3)
+    assert again.value == augmented.value > 0
+
+
 def test_a_controller_sums_what_is_too_much_and_answers_a_rise() -> None:
     pid = PIDMultiplier(0.0, 0.1, 0.01, 0.5)
     found = []

@@ -72,15 +72,15 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
 
 def test_a_run_that_ended_within_its_last_evaluation_is_evaluated_when_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train("cartpole", out=tmp_path / "whole", settings=SMALL)
-    evaluate = Recorder._episodes
+    evaluate = Recorder._evaluate
 
-    def interrupted(self: Recorder, policy: Any, shield: Any, episodes: int, seed: int) -> Any:
+    def interrupted(self: Recorder, policy: Any, episodes: int, seed: int) -> Any:
         if episodes == FINAL_EPISODES:
             raise KeyboardInterrupt
-        return evaluate(self, policy, shield, episodes, seed)
+        return evaluate(self, policy, episodes, seed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "_episodes", interrupted)
+        patch.setattr(Recorder, "_evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train("cartpole", out=tmp_path / "cut", settings=SMALL)
     assert Run.load(tmp_path / "cut").result["status"] == "killed"

@@ -12,13 +12,14 @@ import numpy.typing as npt
 from puffer_edge.contract import Contract
 from puffer_edge.envs.composition import Composition, compose
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.envs.native import available
 from puffer_edge.envs.plant import no_choice
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Normalizer
 from puffer_edge.spaces import Floats
-from puffer_edge.train.native import structs, why_not
+from puffer_edge.train.native import load, structs, why_not
 from puffer_edge.train.native.critic import NativeCritic
 from puffer_edge.train.native.engine import Engine, Shape, fill
 from puffer_edge.train.settings import PPOSettings, cores
@@ -41,6 +42,8 @@ def obstacle(environment: Environment, settings: PPOSettings) -> str:
         return "amp is of the torch engine"
     if settings.exploration != "independent":
         return f"exploration {settings.exploration!r} is of the torch engine"
+    if settings.image:
+        return "a picture's convolutions are of the torch engine"
     if settings.epochs > structs.MOST_EPOCHS:
         return f"it makes up to {structs.MOST_EPOCHS} epochs"
     return shape_of(environment.contract, settings).why_not() or lacking(environment)
@@ -72,7 +75,8 @@ def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
         Unsupported: the settings ask for native kernels, which cannot serve.
     """
     shape = shape_of(contract, settings)
-    modules = "amp" if settings.amp else "exploration 'state'" if settings.exploration != "independent" else ""
+    asked = {"qat": settings.qat != "none", "amp": settings.amp, "exploration 'state'": settings.exploration != "independent"}
+    modules = next((name for name, is_asked in (asked | {"a picture": bool(settings.image)}).items() if is_asked), "")
     why = f"{modules} needs torch's modules" if modules else shape.why_not() or why_not()
     if settings.kernels == "torch" or (why and settings.kernels == "auto"):
         return None
@@ -81,19 +85,30 @@ def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
     return Engine(shape, settings.threads or threads_for(shape, settings))
 
 
+def cells_library(settings: PPOSettings) -> Any:
+    """The library that computes the torch engine's recurrent cells; None where torch does, because it is asked for or nothing else can.
+
+    Raises:
+        Unsupported: the settings ask for native kernels, and there are none here.
+    """
+    if settings.kernels == "torch" or (settings.kernels == "auto" and why_not()):
+        return None
+    return load()
+
+
 def threads_for(shape: Shape, settings: PPOSettings) -> int:
     """Threads that pay: all cores, but one where a minibatch is so small that waiting for each other would cost what they gain."""
     return cores() if min(settings.minibatch, settings.rows * settings.horizon) * shape.size >= SHARED_WORK else 1
 
 
-_SURROUNDED: dict[tuple[Environment, bytes], Composition] = {}
+_SURROUNDED: dict[tuple[Environment, bytes, Interventions], Composition] = {}
 
 
-def surrounded(environment: Environment, shield: Shield) -> Composition:
+def surrounded(environment: Environment, shield: Shield, interventions: Interventions) -> Composition:
     """The environment in fixed point behind its shield; composed once, as compiling takes a second or two."""
-    key = environment, shield.digest
+    key = environment, shield.digest, interventions
     if key not in _SURROUNDED:
-        _SURROUNDED[key] = compose(environment, shield)
+        _SURROUNDED[key] = compose(environment, shield, interventions)
     return _SURROUNDED[key]
 
 
@@ -170,7 +185,7 @@ class NativeEngine:
         if critic is not None:
             hidden, own, order = critic
             self.critic = NativeCritic(Shape(shape.inputs, hidden, shape.activation, "value", ()), self.threads, own, order)
-        self._around = surrounded(environment, shield)
+        self._around = surrounded(environment, shield, settings.interventions)
         self._pointer = self._around.environment.pointer()
         self.parameters = parameters
         self._arrays = self._allocate()

@@ -88,7 +88,7 @@ class NativeSAC:
         self._environment, self._settings = environment, settings
         self.engine = SACEngine(shape, settings.threads or (cores() if settings.minibatch * shape.size >= SHARED_WORK else 1))
         self.variant, self.threads = self.engine.variant, self.engine.threads
-        self._around = surrounded(environment, shield)
+        self._around = surrounded(environment, shield, settings.interventions)
         self._pointer = self._around.environment.pointer()
         self.replay = Replay(settings.rows, settings.replay, shape.inputs, shape.numbers)
         self._structure = self._describe(seed, target_entropy)

@@ -53,6 +53,7 @@ Rollout = _structure(
     + _pointers("reward", "cost", "terminated", "truncated", "alive", "allowed", "finished_return", "finished_cost", "finished_length")
     + [("fault", c_int64 * 3)],
 )
+Sequence = _structure("Sequence", [(name, c_int64) for name in ("steps", "cells", "rows", "size")] + _pointers("kept", "start"))
 Advantages = _structure(
     "Advantages",
     [("horizon", c_int64), ("rows", c_int64)]

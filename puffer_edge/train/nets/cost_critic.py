@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from puffer_edge.spaces import Floats
-from puffer_edge.train.nets.actor_critic import mlp
+from puffer_edge.train.nets import encoder
 
 
 class CostCritic:
@@ -36,7 +36,7 @@ class CostCritic:
     """
 
     def __init__(self, widths: tuple[int, ...], activation: str, learning_rate: float, max_grad_norm: float, seeds: tuple[int, int]) -> None:
-        self.net = mlp(widths, activation, 1.0, torch.Generator().manual_seed(seeds[0]))
+        self.net = encoder.network(widths[0], widths[1:], activation, 1.0, torch.Generator().manual_seed(seeds[0]))
         self.flat = torch.cat([p.detach().reshape(-1) for p in self.net.parameters()])
         edges = [0, *itertools.accumulate(p.numel() for p in self.net.parameters())]
         for p, (a, b) in zip(self.net.parameters(), itertools.pairwise(edges)):

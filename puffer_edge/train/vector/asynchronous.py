@@ -14,14 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.envs.plant import Plant, StepResult
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.vector.processes import Processes
 
 Act = Callable[[Floats, "Bools | None"], tuple[npt.NDArray[Any], Any, Floats]]
 """(rows, n) observations and their masks → sampled actions, their log-probabilities, and (rows, m) physical proposals."""
+
+
+UNORDERED = "rows that do not wait for each other take no order that could be repeated"
 
 
 class Block:
@@ -50,6 +54,14 @@ class Block:
         self.world.send(self.index, action)
         self.world.receive({self.index}, 1)
 
+    def save_state(self) -> dict[str, npt.NDArray[Any]]:
+        """Raises Unsupported: going on from it would not be the same."""
+        raise Unsupported(UNORDERED)
+
+    def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Raises Unsupported."""
+        raise Unsupported(UNORDERED)
+
     def close(self) -> None:
         """All blocks close together, with their processes."""
 
@@ -71,19 +83,22 @@ class Fleet:
         shield: between proposal and actuator.
         world: the processes.
         batch: workers to wait for before the policy acts for them; 0: half of them, so that the others step meanwhile.
+        interventions: as in ``Plant``.
 
     Raises:
         InvalidInput: there are fewer workers than that.
     """
 
-    def __init__(self, environment: Environment, seed: int, shield: Shield, world: Processes, batch: int = 0) -> None:
+    def __init__(
+        self, environment: Environment, seed: int, shield: Shield, world: Processes, batch: int = 0, interventions: Interventions | None = None
+    ) -> None:
         workers = len(world.blocks)
         if not 0 <= batch <= workers:
             raise InvalidInput(f"{workers} workers cannot be waited for {batch} at a time: batch lies in 1 … {workers}, or is 0 for half of them")
         self.world, self.batch, self.updates = world, batch or -(-workers // 2), 0
         seeds = np.random.SeedSequence(seed).generate_state(workers)
         blocks = [Block(world, k) for k in range(workers)]
-        self.plants = [Plant(environment, b.last - b.first, int(s), shield, b) for b, s in zip(blocks, seeds)]
+        self.plants = [Plant(environment, b.last - b.first, int(s), shield, b, interventions) for b, s in zip(blocks, seeds)]
         edges = np.cumsum([0, *(plant.rows for plant in self.plants)])
         self.rows = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:])]
         self._sent: dict[int, Sent] = {}
@@ -111,6 +126,11 @@ class Fleet:
                 self._send(k, act)
         self.updates += 1
 
+    @property
+    def forgets(self) -> str:
+        """Why the environments' states are not saved."""
+        return UNORDERED
+
     def _send(self, k: int, act: Act) -> None:
         observation, allowed = self._seen[k]
         action, log_prob, proposal = act(observation, allowed)
@@ -119,7 +139,7 @@ class Fleet:
         self.world.send(k, physical)
 
     def save_state(self) -> dict[str, npt.NDArray[Any]]:
-        """What plants know of themselves; environments that live cannot be saved."""
+        """What plants know of themselves, without their environments; see ``forgets``."""
         return {f"{k}.{name}": value for k, plant in enumerate(self.plants) for name, value in plant.save_state().items()}
 
     def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

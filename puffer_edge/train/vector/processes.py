@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import time
 import weakref
+from collections.abc import Mapping
 from multiprocessing import shared_memory
 from typing import Any
 
@@ -20,7 +21,25 @@ from puffer_edge.errors import InvalidInput, Unsupported, WorkerFailed
 from puffer_edge.spaces import Floats
 from puffer_edge.train.settings import cores
 from puffer_edge.train.vector.rows import Sizes, where
-from puffer_edge.train.vector.worker import BUSY, CLOSE, COMMAND, FAILED, LENGTH, ROW, START, STATUS, STEP, Job, memory_bytes, views, work
+from puffer_edge.train.vector.saving import Saving, pack, unpack
+from puffer_edge.train.vector.worker import (
+    BUSY,
+    CLOSE,
+    COMMAND,
+    FAILED,
+    LENGTH,
+    LOAD,
+    ROW,
+    SAVE,
+    SAVED,
+    START,
+    STATUS,
+    STEP,
+    Job,
+    memory_bytes,
+    views,
+    work,
+)
 
 STEP_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 120.0
@@ -72,6 +91,8 @@ class Processes:
         self._done = context.Semaphore(0)
         self._go = [context.Semaphore(0) for _ in range(workers)]
         self._processes: list[Any] = []
+        self._pipes: list[Any] = []
+        self._saving = Saving(environment)
         self._waiting: dict[int, float] = dict.fromkeys(range(workers), time.monotonic() + START_TIMEOUT_S)
         self._told = 0  # semaphores taken whose workers' words have not been read yet
         self._spin = SPIN_S if cores() > workers else 0.0
@@ -79,8 +100,11 @@ class Processes:
         try:
             for index, (first, last) in enumerate(self.blocks):
                 job = Job(environment.living, self.sizes, self._memory.name, workers, index, first, last)
-                self._processes.append(context.Process(target=work, args=(job, self._go[index], self._done), daemon=True))
+                mine, theirs = context.Pipe()
+                self._pipes.append(mine)
+                self._processes.append(context.Process(target=work, args=(job, self._go[index], self._done, theirs), daemon=True))
                 self._processes[-1].start()
+                theirs.close()  # so that a worker's end is the end of its pipe
             self._wait(set(range(workers)))
         except BaseException:
             self.close()
@@ -122,6 +146,44 @@ class Processes:
         self._wait(among, count)
         return among - self._waiting.keys()
 
+    def save_state(self) -> dict[str, npt.NDArray[Any]]:
+        """The rows and the environments behind them.
+
+        Raises:
+            Unsupported: an environment holds what cannot be saved, or would go on otherwise.
+            WorkerFailed: a worker died or hung.
+        """
+        self._open()
+        self._saving.check()
+        states = []
+        for index, (first, last) in enumerate(self.blocks):
+            self._tell(index, SAVE)
+            states += [self._heard(index) for _ in range(first, last)]
+            self._wait({index})
+        for state in states:
+            if state[:1] != SAVED:
+                raise Unsupported(state[1:].decode())
+        return pack(self.rows, [state[1:] for state in states])
+
+    def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what ``save_state`` gave.
+
+        Raises:
+            Unsupported: it cannot; all rows must be started then.
+            WorkerFailed: a worker died or hung.
+        """
+        self._open()
+        states, said = unpack(self.rows, arrays), []
+        for index, (first, last) in enumerate(self.blocks):
+            self._tell(index, LOAD)
+            with contextlib.suppress(OSError):  # it has died: who waits for its answer says so
+                for state in states[first:last]:
+                    self._pipes[index].send_bytes(state)
+            said.append(self._heard(index).decode())
+            self._wait({index})
+        for reason in filter(None, said):
+            raise Unsupported(reason)
+
     def close(self) -> None:
         """Stop all workers and give the memory back; more than once does nothing."""
         if not self._finalizer.alive:
@@ -133,6 +195,8 @@ class Processes:
         for process in self._processes:
             if process.pid is not None:
                 process.join(max(0.0, until - time.monotonic()))
+        for pipe in self._pipes:
+            pipe.close()
         for name in ("_go", "_done", "rows", "_control", "_messages", "seen", "reward", "cost", "terminated", "cut", "alive", "allowed"):
             self.__dict__.pop(name, None)  # what looks into the memory must go before it
         self._finalizer()
@@ -166,6 +230,18 @@ class Processes:
                 if self._control[index, STATUS] == FAILED:
                     self._fail(index)
                 del self._waiting[index]
+
+    def _heard(self, index: int) -> bytes:
+        """The next message of a worker."""
+        pipe = self._pipes[index]
+        try:
+            while not pipe.poll(LOOKS_S):
+                self._look()
+            message: bytes = pipe.recv_bytes()
+        except (EOFError, OSError):
+            self._wait({index})  # raises what it ended with
+            raise WorkerFailed(f"worker {index} of {self.sizes.name} said nothing") from None
+        return message
 
     def _acquired(self, spin: float) -> bool:
         while time.monotonic() < spin:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.world import Living
-from puffer_edge.errors import PufferEdgeError, WorkerFailed
+from puffer_edge.errors import PufferEdgeError, Unsupported, WorkerFailed
 
 ALIGNED = 64
 
@@ -106,6 +106,22 @@ class Rows:
         for f in fields(self):
             getattr(self, f.name)[...] = 0
         self.allowed[...] = self.alive[...] = True
+
+    def save(self) -> dict[str, npt.NDArray[Any]]:
+        """Copies of all that has been written, by name."""
+        return {f.name: getattr(self, f.name).copy() for f in fields(self) if f.name not in ("action", "fresh")}
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write what ``save`` gave.
+
+        Raises:
+            Unsupported: an array is missing or has another shape.
+        """
+        for name, held in self.save().items():
+            if name not in arrays or arrays[name].shape != held.shape:
+                raise Unsupported(f"the saved {name} of the environments is missing or has another shape")
+        for name in self.save():
+            getattr(self, name)[...] = arrays[name]
 
     def start(self, environment: Living, k: int) -> None:
         """Start environment k from its seed."""

@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 
+from puffer_edge.envs import snapshot
 from puffer_edge.envs.world import Living
-from puffer_edge.errors import PufferEdgeError
+from puffer_edge.errors import PufferEdgeError, Unsupported
 from puffer_edge.train.vector.rows import Rows, Sizes, bytes_of, where
 
 COMMAND, STATUS, LENGTH, ROW, CONTROL = 0, 1, 2, 3, 4
-START, STEP, CLOSE = 1, 2, 3
+START, STEP, CLOSE, SAVE, LOAD = 1, 2, 3, 4, 5
 BUSY, DONE, FAILED = 0, 1, 2
+SAVED, UNSAVED = b"+", b"-"
+"""Before the state of an environment, and before the reason why there is none."""
 MESSAGE = 8192
 """Most bytes of an error's name and traceback."""
 GRACE_S = 1.0
@@ -67,8 +70,8 @@ def views(sizes: Sizes, workers: int, buffer: Any) -> tuple[Rows, Any, Any]:
     return Rows.place(sizes, buffer), control, np.ndarray((workers, MESSAGE), np.uint8, buffer, at + control.nbytes)
 
 
-def work(job: Job, go: Any, done: Any) -> None:
-    """A worker's life, in a process of its own."""
+def work(job: Job, go: Any, done: Any, pipe: Any) -> None:
+    """A worker's life, in a process of its own; through the pipe go states that are saved, and nothing else."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     orphaned = threading.Event()
     threading.Thread(target=_end_with_parent, args=(go, orphaned), daemon=True).start()
@@ -82,12 +85,12 @@ def work(job: Job, go: Any, done: Any) -> None:
         mine[STATUS] = DONE
         done.release()
         while (command := _next(mine, go, orphaned)) != CLOSE:
-            for k, environment in enumerate(living, job.first):
-                mine[ROW] = k
-                if command == STEP:
-                    rows.step(environment, k)
-                elif rows.fresh[k]:
-                    rows.start(environment, k)
+            if command == SAVE:
+                _save(living, pipe)
+            elif command == LOAD:
+                _load(living, pipe)
+            else:
+                _go_on(command, living, rows, mine, job.first)
             mine[STATUS] = DONE
             done.release()
     except BaseException as error:  # whatever it is, the parent must hear of it
@@ -100,6 +103,34 @@ def work(job: Job, go: Any, done: Any) -> None:
         del rows, control, messages, mine
         memory.close()
         os._exit(0)  # no exit handler of a library may hang a worker
+
+
+def _go_on(command: int, living: list[Living], rows: Rows, mine: Any, first: int) -> None:
+    for k, environment in enumerate(living, first):
+        mine[ROW] = k
+        if command == STEP:
+            rows.step(environment, k)
+        elif rows.fresh[k]:
+            rows.start(environment, k)
+
+
+def _save(living: list[Living], pipe: Any) -> None:
+    for environment in living:
+        try:
+            state = SAVED + snapshot.take(environment)
+        except Unsupported as error:
+            state = UNSAVED + str(error).encode()
+        pipe.send_bytes(state)
+
+
+def _load(living: list[Living], pipe: Any) -> None:
+    states, said = [pipe.recv_bytes() for _ in living], ""  # all of them first: who sends must not wait for an environment
+    try:
+        for environment, state in zip(living, states):
+            snapshot.put(environment, state)
+    except Unsupported as error:
+        said = str(error)
+    pipe.send_bytes(said.encode())
 
 
 def _next(mine: Any, go: Any, orphaned: threading.Event) -> int:

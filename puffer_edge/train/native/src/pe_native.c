@@ -120,6 +120,7 @@ static void unpack(const engine *e, const real *packed, real *flat)
 #include "pe_update.c"
 
 #include "pe_batch.c"
+#include "pe_cells.c"
 #include "pe_sac.c"
 
 API int32_t pe_native_version(void) { return PE_NATIVE_VERSION; }

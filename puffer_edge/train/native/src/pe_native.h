@@ -5,7 +5,7 @@
 #include "pe_env.h"
 #include "pe_policy.h"
 
-#define PE_NATIVE_VERSION 5
+#define PE_NATIVE_VERSION 6
 #define API __attribute__((visibility("default")))
 #define MOST_ACTIONS 64 /* numbers of an action */
 #define SHARDS 8 /* parts of a sum, added in their order: the bits do not depend on the number of threads */
