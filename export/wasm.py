@@ -8,6 +8,8 @@ from pathlib import Path
 import puffer_edge.firmware
 from puffer_edge import envs
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import Unsupported
 from puffer_edge.export import javascript
 from puffer_edge.export.source import Source
@@ -37,8 +39,8 @@ def environment_of(source: Source) -> Environment | None:
     name = str(source.policy.origin.get("environment", ""))
     if name not in envs.names():
         return None
-    environment = envs.load(name)
-    environment = environment.under(source.policy.contract)
+    trained = Imperfections.from_dict(source.policy.origin.get("plant", {}))
+    environment = imperfect(envs.load(name), trained.ideal, source.policy.contract).under(source.policy.contract)
     return environment if environment.contract.digest == source.policy.contract.digest else None
 
 

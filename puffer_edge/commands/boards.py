@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from puffer_edge.commands.console import OUT, Flag, Folder, Name, progress_bar, show_result
-from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, open_bundle
+from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, open_bundle, plant_of
 from puffer_edge.errors import InvalidInput
 
 
@@ -144,7 +144,6 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
         report: folder for report.html, report.png, trace.npz and check.json.
         json: print the result as JSON.
     """
-    from puffer_edge import envs
     from puffer_edge.device.board import open_board
     from puffer_edge.hil.check import check as run_check
     from puffer_edge.hil.report import require_matplotlib, write_report
@@ -156,7 +155,7 @@ def check(bundle: Folder, board: str, episodes: int = 10, seed: int = EVALUATION
             f"{bundle} names no environment, so there is no plant that a board could drive: 'install' replays its vectors on the board, "
             "'verify' tries its files; a policy imported with --env can be checked"
         )
-    env = envs.load(held.environment)
+    env = plant_of(held)
     if report:
         require_matplotlib()
         report.mkdir(parents=True, exist_ok=True)

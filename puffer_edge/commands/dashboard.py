@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from puffer_edge.train.phases import PREFIX
+from puffer_edge.train.verdict import rank
 
 Row = Mapping[str, "float | None"]
 INTERVAL_S = 0.25
@@ -34,15 +35,28 @@ NAMES = {
     "cost_value_loss": "cost critic's loss",
     "entropy": "entropy",
     "approx_kl": "KL",
+    "kl": "KL",
+    "step_share": "share of the step",
     "clip_fraction": "clipped",
     "explained_variance": "explained variance",
     "learning_rate": "learning rate",
     "policy_lag": "policy lag",
-    "cost_limit": "cost limit",
-    "lambda": "λ",
+    "cost_estimate": "episode's cost for λ",
 }
 """Metrics in the order of the table; others follow under their own names."""
-ABOVE = ("steps", "seconds", "steps_per_second", "ep_rew_mean", "ep_len_mean", "cost_rate", "ep_cost_mean", "intervention_rate", "kl_weight")
+ABOVE = (
+    "steps",
+    "seconds",
+    "steps_per_second",
+    "ep_rew_mean",
+    "ep_len_mean",
+    "cost_rate",
+    "ep_cost_mean",
+    "cost_limit",
+    "lambda",
+    "intervention_rate",
+    "kl_weight",
+)
 """Metrics that have a place of their own, or are shown when they are not 0."""
 
 
@@ -61,7 +75,7 @@ class Dashboard:
         self._folder = Path()
         self._row: Row = {}
         self._evaluation: Row = {}
-        self._best: tuple[float, float] | None = None
+        self._best: tuple[float, float, tuple[bool, float]] | None = None
         self._returns: list[float] = []
         self._every = 1
         self._heard = 0
@@ -95,8 +109,9 @@ class Dashboard:
         """Take one row in, without drawing."""
         if (found := row.get("eval_rew_mean")) is not None:
             self._evaluation = row
-            if self._best is None or found >= self._best[0]:
-                self._best = found, row["steps"] or 0.0
+            order = rank(found, row.get("eval_cost_mean") or 0.0, self._row.get("cost_limit"))
+            if self._best is None or order >= self._best[2]:
+                self._best = found, row["steps"] or 0.0, order
             return
         self._row = row
         if self._first is None:
@@ -160,7 +175,11 @@ class Dashboard:
             cost.append(f", {_number(last['eval_cost_mean'])} an episode evaluated", "dim")
         line("cost", cost, Text(f"episodes of {_number(row.get('ep_len_mean'))} steps", "dim"))
         acted = row.get("intervention_rate")
-        line("shield", Text().append("–" if acted is None else f"{acted:.2%}", "bold").append(" of steps changed", "dim"), Text())
+        shield = Text().append("–" if acted is None else f"{acted:.2%}", "bold").append(" of steps changed", "dim")
+        if last.get("eval_unshielded_rew_mean") is not None:
+            alone, paid = _number(last["eval_unshielded_rew_mean"]), _number(last.get("eval_unshielded_cost_mean"))
+            shield.append(f"; without it {alone}, cost {paid} an episode evaluated", "dim")
+        line("shield", shield, Text())
         return table
 
     def _times(self, width: int) -> Text:
@@ -176,7 +195,7 @@ class Dashboard:
 
     def _numbers(self, width: int) -> Table:
         others = [name for name in self._row if name not in NAMES and name not in ABOVE and not name.startswith(PREFIX)]
-        names = [name for name in (*NAMES, *others) if name in self._row and name not in ("cost_limit", "lambda")]
+        names = [name for name in (*NAMES, *others) if name in self._row]
         names += ["kl_weight"] if self._row.get("kl_weight") else []
         columns = max(1, width // 32)
         table = Table.grid(padding=(0, 2))

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from puffer_edge.commands.console import SIDE
+from puffer_edge.envs.closed_loop import CALIBRATION_EPISODES, CALIBRATION_SEED, calibration
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import InvalidInput
+from puffer_edge.files import OBSERVATIONS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-CALIBRATION_EPISODES = 32
-CALIBRATION_SEED = 7_000_000
 EVALUATION_SEED = 8_000_000
 MAX_EPISODES = 100_000
 DRAWS = 8192
-POLICY, OBSERVATIONS = "policy.safetensors", "observations.npz"
+POLICY = "policy.safetensors"
 
 
 def check_episodes(episodes: int, seed: int) -> None:
@@ -63,6 +65,26 @@ class Task:
         """Fields of the manifest."""
         return {"calibrated": self.calibrated} | ({"environment": self.environment.name} if self.environment else {})
 
+    @property
+    def trained_in(self) -> str | None:
+        """The profile in whose integers the policy was trained; None for one that was trained in float."""
+        found = self.policy.origin.get("integers")
+        return found.get("profile") if isinstance(found, dict) else None
+
+    @property
+    def profile(self) -> str:
+        """The profile that the policy is put into integers with, unless another is asked for: it was trained in it, or distilled for it."""
+        distilled_for = self.policy.origin.get("profile")
+        return self.trained_in or (distilled_for if isinstance(distilled_for, str) else "int8")
+
+    def check_trained(self, digest: str) -> None:
+        """Say so where the policy was trained as another program than the one of this digest."""
+        if self.trained_in and digest != self.policy.origin["integers"].get("digest"):
+            SIDE.print(
+                f"not the program that was trained: {self.policy.name} was trained in {self.trained_in}, calibrated on {OBSERVATIONS} of its run",
+                style="yellow",
+            )
+
     def returns(self, proposer: Any, episodes: int, seed: int, masked: bool = False) -> Any:
         """Episodes of a program, or of ``InFloat``, behind the shield; ``masked``: among what the environment allows.
 
@@ -76,21 +98,35 @@ class Task:
         return closed_loop.play(self.environment, proposer, self.shield, episodes, seed, masked)
 
 
-def policy_of(run: Path) -> tuple[Any, Any]:
-    """The policy of a run folder or file, and its environment, None for a policy from elsewhere without one."""
+def policy_of(run: Path, plant: Any = None) -> tuple[Any, Any]:
+    """The policy of a run folder or file, and its environment, None for a policy from elsewhere without one.
+
+    Args:
+        run: the folder or file.
+        plant: ``Imperfections`` in the place of those that it was trained with.
+    """
     from puffer_edge import envs
     from puffer_edge.policy import Policy
 
     policy = Policy.load(run / POLICY if run.is_dir() else run)
     name = policy.origin.get("environment")
-    return policy, envs.load(name) if isinstance(name, str) else None
+    if not isinstance(name, str):
+        return policy, None
+    trained = trained_with(policy)
+    given = trained if plant is None else plant
+    return policy, imperfect(envs.load(name), given, None if given == trained else policy.contract)
 
 
-def environment_named(name: str) -> Any:
-    """An environment, None for the empty name."""
+def trained_with(policy: Any) -> Imperfections:
+    """The imperfections of the plant that a policy was trained on."""
+    return Imperfections.from_dict(policy.origin.get("plant", {}))
+
+
+def plant_of(bundle: Any) -> Any:
+    """The environment that a bundle's policy was trained in, with the imperfections of its plant; None where it names none."""
     from puffer_edge import envs
 
-    return envs.load(name) if name else None
+    return imperfect(envs.load(bundle.environment), trained_with(bundle.policy)) if bundle.environment else None
 
 
 def environment_of(run: Path) -> tuple[Any, Any]:
@@ -105,7 +141,7 @@ def environment_of(run: Path) -> tuple[Any, Any]:
     return policy, env
 
 
-def task_of(run: Path, shield: bool = True, observations: Path | None = None, shield_file: Path | None = None) -> Task:
+def task_of(run: Path, shield: bool = True, observations: Path | None = None, shield_file: Path | None = None, plant: Any = None) -> Task:
     """A run as export and verify need it.
 
     Calibration observations are, in this order: the file; those in the run; rollouts in the run's environment; and for want of
@@ -116,10 +152,11 @@ def task_of(run: Path, shield: bool = True, observations: Path | None = None, sh
         shield: the file's stages, else the environment's, else the contract's limits; False: none.
         observations: .npy or .npz with (N, n_observations) physical observations, and in the .npz ``starts``.
         shield_file: TOML with one [[stage]] table a stage.
+        plant: as in ``policy_of``.
     """
-    from puffer_edge.intake.adopt import read_observations
+    from puffer_edge.intake.observations import read_observations
 
-    policy, env = policy_of(run)
+    policy, env = policy_of(run, plant)
     guard = shield_of(policy, env, shield, shield_file)
     n = policy.contract.n_observations
     kept = run / OBSERVATIONS if run.is_dir() else None
@@ -172,12 +209,3 @@ def _drawn(policy: Any) -> tuple[Any, Any]:
     rng = np.random.default_rng(CALIBRATION_SEED)
     seen = rng.normal(norm.mean, norm.std, (DRAWS, c.n_observations))
     return np.clip(seen, low, high), np.arange(DRAWS) % 64 == 0
-
-
-def calibration(env: Any, policy: Any, guard: Any) -> tuple[Any, Any]:
-    """Physical observations of the policy's own rollouts, in order of time, and where episodes begin."""
-    from puffer_edge.envs import closed_loop
-    from puffer_edge.integer.reference import InFloat
-
-    observations, starts = closed_loop.play(env, InFloat(policy), guard, CALIBRATION_EPISODES, CALIBRATION_SEED).calibration()
-    return env.contract.physical_observation(observations), starts

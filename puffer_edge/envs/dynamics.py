@@ -58,6 +58,7 @@ class Dynamics:
         allow: ``(state, allowed)`` writes 1 for each choice that may be taken next and 0 for the others, (n_choices,), or (agents, n_choices)
             with several agents; None where all may. At least one of each group must be 1 for an agent that acts.
         n_choices: of one agent, where there is ``allow``: the contract's ``n_outputs``, group after group.
+        around: the dynamics that these functions surround, if they do.
         scratch: 64-bit words behind ``draw[DRAW]`` that the functions may use while they run; what is in them before is not defined.
     """
 
@@ -73,6 +74,12 @@ class Dynamics:
     scratch: int = 0
     allow: Callable[..., None] | None = None
     n_choices: int = 0
+    around: Dynamics | None = None
+
+    @property
+    def layers(self) -> tuple[Dynamics, ...]:
+        """These, and what they surround, from outside to inside."""
+        return (self, *(self.around.layers if self.around else ()))
 
     @cached_property
     def values(self) -> Floats:
@@ -112,6 +119,18 @@ class Dynamics:
     def plain_allow(self) -> rows.Loop | None:
         """The loop of ``allow`` in plain Python; None without it."""
         return None if self.allow is None else rows.allow_rows(self.allow, self.agents)
+
+    @cached_property
+    def observe_line(self) -> Callable[..., None]:
+        """``observe``, of all agents side by side in one line."""
+        observe, agents, n = self.observe, self.agents, self.n_observation
+        if agents == 1:
+            return observe
+
+        def observe_all(state: Any, line: Any) -> None:
+            observe(state, line.reshape(agents, n))
+
+        return observe_all
 
     def allow_within(self) -> Callable[..., None] | None:
         """``allow`` for dynamics around these, whose state begins with this one; None without it."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from puffer_edge.contract import Contract
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.dynamics import Dynamics
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.envs.native import Pointer
 from puffer_edge.envs.world import Living, World
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
@@ -49,6 +50,8 @@ class Environment:
         waiting: ``state (n, S) → (n, agents)``: whose proposal the next step does not look at, since it is another's turn; None: of nobody.
         draw: ``(state (S,), canvas)`` puts a picture of a state onto a ``puffer_edge.envs.picture.Canvas``; None where there is none.
         world: makes so many rows that live side by side, where that is another thing than as many of ``living``.
+        imperfections: that ``puffer_edge.envs.imperfect`` has put around it.
+        unstacked: the environment whose last observations this one shows (``puffer_edge.envs.frames``), if it does.
 
     Raises:
         InvalidInput: there are masks, and the head is not one of choices.
@@ -72,6 +75,8 @@ class Environment:
     world: Callable[[int], World] | None = None
     draw: Callable[[Floats, Any], None] | None = None
     waiting: Callable[[Floats], Bools] | None = None
+    imperfections: Imperfections = Imperfections()  # noqa: RUF009  frozen
+    unstacked: Environment | None = None
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.contract.head not in ("discrete", "multi_discrete"):

@@ -36,10 +36,11 @@ def stack(environment: Environment, frames: int) -> Environment:
     c, faces = environment.contract, _one(inner, frames) if inner.agents == 1 else _many(inner, frames)
     older = tuple(replace(channel, name=f"{channel.name}_{k}") for k in range(1, frames) for channel in c.observations)
     contract = replace(c, observations=(*c.observations, *older))
-    dynamics = replace(inner, n_observation=inner.n_observation * frames, allow=inner.allow_within(), **faces)
+    dynamics = replace(inner, n_observation=inner.n_observation * frames, allow=inner.allow_within(), around=inner, **faces)
     about: dict[str, Any] = {"max_steps": environment.max_steps, "solved": environment.solved, "shield": environment.shield}
     about["draw"] = environment.draw  # its state comes first
-    return Environment.of_scalars(contract, dynamics, name=f"{environment.name}-frames{frames}", **about)
+    made = Environment.of_scalars(contract, dynamics, name=f"{environment.name}-frames{frames}", **about)
+    return replace(made, imperfections=environment.imperfections, unstacked=environment)
 
 
 def _one(inner: Dynamics, frames: int) -> dict[str, Any]:

@@ -157,6 +157,18 @@ class GymFactory:
         """One more."""
         return GymLiving(self.made(), self.name)
 
+    def tells_cost(self) -> bool:
+        """Whether its steps say in their info what they cost, by the first step of an episode; True where masks would have to be looked at."""
+        env = self.made()
+        try:
+            _, info = env.reset(seed=0)
+            if MASK in info or has_mask(env.observation_space):
+                return True
+            env.action_space.seed(0)
+            return "cost" in env.step(env.action_space.sample())[4]
+        finally:
+            env.close()
+
 
 def wrap(identity: str) -> Environment:
     """A Gymnasium environment as one of ours, named ``gym:ID``.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.envs.world import World
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
@@ -119,6 +120,7 @@ class Plant:
         seed: seed of the episodes, not negative.
         shield: between proposal and actuator; None applies the proposal, clamped to the contract.
         world: where the N environments live; None for the environment's own functions, in this process.
+        interventions: what a training makes of what the shield changes; None: nothing.
 
     Attributes:
         rows: R = N · A, agents in all.
@@ -133,7 +135,15 @@ class Plant:
         Unsupported: the contract runs the policy at fewer than every base tick.
     """
 
-    def __init__(self, environment: Environment, n: int = 1, seed: int = 0, shield: Shield | None = None, world: World | None = None) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        n: int = 1,
+        seed: int = 0,
+        shield: Shield | None = None,
+        world: World | None = None,
+        interventions: Interventions | None = None,
+    ) -> None:
         if n < 1 or seed < 0:
             raise InvalidInput(f"a plant needs at least 1 row and a seed that is not negative, not n={n}, seed={seed}")
         if shield is not None and shield.contract.digest != environment.contract.digest:
@@ -147,8 +157,10 @@ class Plant:
         self.rows = n * environment.agents
         self.seed = seed
         self.shield = shield
+        self.interventions = interventions or Interventions()
         self.world = States(environment, n) if world is None else world
         self._no_fallback = np.zeros(self.rows, np.int32)
+        self._price = np.zeros(self.rows)
         self._all = np.arange(n)
         self.forgets = ""
         self.reset()
@@ -174,6 +186,7 @@ class Plant:
         self.last = np.zeros((self.rows, contract.n_observations), np.int32)
         self.previous = np.zeros((self.rows, contract.n_actions), np.int32)
         self._start(self._all)
+        self._mask()
         return contract.physical_observation(self.last)
 
     def step(self, raw: npt.ArrayLike) -> StepResult:
@@ -201,9 +214,12 @@ class Plant:
             row = int(np.flatnonzero(~np.isfinite(proposal).all(-1))[0])
             raise Diverged(f"the policy proposed {proposal[row]} in row {row}: its weights have diverged")
         contract = self.environment.contract
-        applied, stages = contract.fixed_action(proposal), self._no_fallback
+        proposed = applied = contract.fixed_action(proposal)
+        stages = self._no_fallback
         if self.shield is not None:
-            applied, stages = self.shield.apply(self.last, applied, self.previous, self._no_fallback)
+            applied, stages = self.shield.apply(self.last, proposed, self.previous, self._no_fallback)
+        if self.interventions.priced:
+            self._price = self.interventions.price(contract, proposed, applied, stages)
         return applied, stages, contract.physical_action(applied).reshape(self.n, self.environment.agents, -1)
 
     def take(self, applied: Ints, stages: Ints) -> StepResult:
@@ -217,6 +233,8 @@ class Plant:
         ended = terminated.all(-1) & alive.any(-1)  # a step in which nobody acted, as one that only resets, ends nothing
         self._check_choice(alive.reshape(-1))
         self.previous = applied
+        if self.interventions.priced:
+            reward -= self._price.reshape(reward.shape)
         if not alive.all():
             dead = ~alive
             reward[dead], cost[dead], terminated[dead] = 0.0, 0.0, True
@@ -231,6 +249,7 @@ class Plant:
         if len(over):
             self._start(over)
             observation = contract.physical_observation(self.last)
+        self._mask()
         gained, ends = (reward.reshape(-1), cost.reshape(-1)), (terminated.reshape(-1), truncated.reshape(-1))
         return StepResult(observation, final, *gained, *ends, alive.reshape(-1), self.allowed, length, applied, stages)
 
@@ -273,8 +292,7 @@ class Plant:
         self.forgets = self._load_world({name.removeprefix("world."): held for name, held in arrays.items() if name.startswith("world.")})
         if self.forgets:
             self._start(self._all)
-        else:
-            self._mask()
+        self._mask()
 
     def _load_world(self, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
         """Put environments that live back; why they cannot be."""
@@ -292,7 +310,7 @@ class Plant:
         return (environments[:, None] * agents + np.arange(agents)).reshape(-1)
 
     def _sense(self, environments: npt.NDArray[np.int64]) -> None:
-        """Take what these environments show into ``last``, and the masks of all into ``allowed``."""
+        """Take what these environments show into ``last``."""
         e, everyone = self.environment, len(environments) == self.n
         seen = (self.world.seen if everyone else self.world.seen[environments]).reshape(len(environments) * e.agents, -1)
         observation, _, invalid = e.contract.observe(seen)
@@ -305,7 +323,6 @@ class Plant:
             self.last = observation
         else:
             self.last[self._rows(environments)] = observation
-        self._mask()
 
     def _mask(self) -> None:
         """Take the masks; an agent that is left no choice in a group gets them all there, and must not act."""
@@ -316,6 +333,8 @@ class Plant:
             none = ~np.logical_or.reduceat(allowed, np.cumsum([0, *groups[:-1]]), axis=-1)
             self.allowed = allowed | np.repeat(none, groups, axis=-1)
             self._stuck = np.flatnonzero(none.any(-1))
+        if self.interventions.mask and self.shield is not None:
+            self.allowed = self.interventions.narrow(self.shield, self.last, self.previous, self.allowed)
 
     def _check_choice(self, alive: Bools) -> None:
         wrong = self._stuck[alive[self._stuck]]

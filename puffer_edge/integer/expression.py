@@ -191,26 +191,26 @@ def compute(order: Sequence[Int], roots: Sequence[Int], inputs: Mapping[int, Any
     one = xp.ones((), dtype=xp.int32)
     values: dict[int, Any] = {}
     for node in order:
-        a = [values[id(child)] for child in children(node)]
-        values[id(node)] = _apply(node, a, inputs, xp, one)
+        if node.op == "in":
+            values[id(node)] = inputs[node.args[0]]
+        else:
+            values[id(node)] = _EVALUATE[node.op](xp, one, *[values[id(a)] if isinstance(a, Int) else a for a in node.args])
     return [values[id(root)] for root in roots]
 
 
-def _apply(node: Int, a: list[Any], inputs: Any, xp: Any, one: Any) -> Any:
-    simple: dict[str, Callable[[], Any]] = {
-        "const": lambda: one * node.args[0],
-        "in": lambda: inputs[node.args[0]],
-        "+": lambda: a[0] + a[1],
-        "-": lambda: a[0] - a[1],
-        "*": lambda: a[0] * a[1],
-        ">>": lambda: a[0] >> node.args[1],
-        "<": lambda: (a[0] < a[1]) * one,
-        "!=": lambda: (a[0] != a[1]) * one,
-        "min": lambda: xp.minimum(a[0], a[1]),
-        "max": lambda: xp.maximum(a[0], a[1]),
-        "where": lambda: xp.where(a[0] != 0, a[1], a[2]),
-    }
-    return simple[node.op]()
+_EVALUATE: dict[str, Callable[..., Any]] = {
+    "const": lambda xp, one, value: one * value,
+    "+": lambda xp, one, a, b: a + b,
+    "-": lambda xp, one, a, b: a - b,
+    "*": lambda xp, one, a, b: a * b,
+    ">>": lambda xp, one, a, amount: a >> amount,
+    "<": lambda xp, one, a, b: (a < b) * one,
+    "!=": lambda xp, one, a, b: (a != b) * one,
+    "min": lambda xp, one, a, b: xp.minimum(a, b),
+    "max": lambda xp, one, a, b: xp.maximum(a, b),
+    "where": lambda xp, one, c, a, b: xp.where(c != 0, a, b),
+}
+"""What each operation is on arrays; a table, as whoever steps an environment evaluates a shield at every step."""
 
 
 _TEXT = {"+": "{} + {}", "-": "{} - {}", "*": "{} * {}", ">>": "{} >> {}", "<": "{} < {}", "!=": "{} != {}"}

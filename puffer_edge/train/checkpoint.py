@@ -16,7 +16,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from puffer_edge import envs
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import BundleError, InvalidInput
 from puffer_edge.files import write_atomic
 from puffer_edge.intake.archives import mib
@@ -25,11 +28,13 @@ from puffer_edge.train.loop import Learner, NetworkMaker
 from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS
 
-FORMAT = 2
+FORMAT = 3
 MAX_FILE = 2**30
 """Largest checkpoint that is read: networks of 256×256 make 2 MiB."""
 MAX_HEADER = 2**24
 MAX_ARRAYS = 10_000
+SHAPING = ("hidden", "activation", "shared", "exploration", "memory", "memory_size", "image", "filters", "cost_hidden")
+"""Settings that say what the networks are."""
 AnyLearner = TypeVar("AnyLearner", bound=Learner)
 
 
@@ -103,7 +108,7 @@ def restore(
     try:
         if manifest["algorithm"] != kind.name:
             raise BundleError(f"{where} belongs to the algorithm {manifest['algorithm']!r}, not {kind.name!r}")
-        theirs = manifest["environment"]
+        theirs = {"plant": {}, **manifest["environment"]}
         if environment is not None and environment.name != theirs["name"]:
             raise BundleError(f"{where} belongs to the environment {theirs['name']!r}, not {environment.name!r}")
         chosen = settings or ALGORITHMS[kind.name].from_dict(manifest["settings"])
@@ -115,7 +120,10 @@ def restore(
         if bool(own) != (network is not None):
             way = f"give network=, which makes a {own}" if own else "it has the package's own networks: leave out network="
             raise BundleError(f"{where} cannot be loaded like that: {way}")
-        learner = kind(environment or theirs["name"], chosen, seed=manifest["seed"], shield=manifest["shield"], network=network)
+        task = environment or envs.load(theirs["name"])
+        if task.imperfections == Imperfections():
+            task = imperfect(task, Imperfections.from_dict(theirs["plant"]))
+        learner = kind(task, chosen, seed=manifest["seed"], shield=manifest["shield"], network=network)
         ours = learner_state.identity(learner.environment)
         if ours["contract"] != theirs["contract"]:
             raise BundleError(f"{where} was written for another contract than that of {ours['name']} now")
@@ -126,6 +134,28 @@ def restore(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BundleError(f"{where} lacks a part of a checkpoint, or has one of another shape: {error!r}") from None
     return learner
+
+
+def take_over(learner: Learner, path: str | os.PathLike[str]) -> None:
+    """Let a learner that has not begun go on with the weights and normalisers of a checkpoint.
+
+    Raises:
+        InvalidInput: no such file, or one of another algorithm, another contract or other networks.
+        BundleError: it is damaged or of another version.
+        Unsupported: the algorithm cannot.
+    """
+    where, (manifest, arrays) = os.fspath(path), read(path)
+    theirs, ours = manifest["environment"], learner_state.identity(learner.environment)
+    if (manifest["algorithm"], theirs["contract"]) != (learner.name, ours["contract"]):
+        raise InvalidInput(
+            f"{where} is of {manifest['algorithm']} in {theirs['name']}, and this is {learner.name} in {ours['name']}: a fine-tuning keeps the "
+            "algorithm and the contract"
+        )
+    mine = learner.settings.to_dict()
+    other = [f"{key} {manifest['settings'].get(key)}" for key in SHAPING if manifest["settings"].get(key) != mine.get(key)]
+    if other or manifest.get("network"):
+        raise InvalidInput(f"{where} has other networks, {', '.join(other) or manifest['network']}: a fine-tuning keeps {', '.join(SHAPING)}")
+    learner.take_over(arrays)
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

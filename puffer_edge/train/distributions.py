@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from puffer_edge.contract import Contract
+from puffer_edge.errors import InvalidInput
 from puffer_edge.spaces import Bools
 
 FloatArray = npt.NDArray[np.float32]
@@ -50,6 +52,11 @@ class Categorical:
         log_p = torch.log_softmax(self.logits, -1)
         return -(log_p.exp() * log_p).sum(-1)
 
+    def kl(self, other: Categorical) -> torch.Tensor:
+        """(B,) KL(self ‖ other) in nats; what is forbidden to both counts nothing."""
+        log_p, log_q = torch.log_softmax(self.logits, -1), torch.log_softmax(other.logits, -1)
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+
 
 @dataclass(frozen=True, eq=False)
 class Choices:
@@ -83,6 +90,10 @@ class Choices:
     def entropy(self) -> torch.Tensor:
         """(B,) entropy in nats."""
         return torch.stack([group.entropy() for group in self.groups]).sum(0)
+
+    def kl(self, other: Choices) -> torch.Tensor:
+        """(B,) KL(self ‖ other) in nats."""
+        return torch.stack([mine.kl(theirs) for mine, theirs in zip(self.groups, other.groups)]).sum(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +130,10 @@ class Gaussian:
     def entropy(self) -> torch.Tensor:
         """(B,) differential entropy in nats."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand(len(self.mean))
+
+    def kl(self, other: Gaussian) -> torch.Tensor:
+        """(B,) KL(self ‖ other) in nats; squashing both by one function, as tanh, changes nothing."""
+        return _kl_of_normals(self, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +177,50 @@ class StateDependent:
         """(B,) differential entropy in nats."""
         return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
+    def kl(self, other: StateDependent) -> torch.Tensor:
+        """(B,) KL(self ‖ other) in nats, over all matrices."""
+        return _kl_of_normals(self, other)
+
+
+def _kl_of_normals(p: Gaussian | StateDependent, q: Gaussian | StateDependent) -> torch.Tensor:
+    """(B,) KL(p ‖ q): log(σ_q/σ_p) + (σ_p² + (μ_p − μ_q)²)/(2σ_q²) − ½, summed over the numbers."""
+    found = (q.std / p.std).log() + (p.std.square() + (p.mean - q.mean).square()) / (2 * q.std.square()) - 0.5
+    return found.sum(-1)
+
 
 Distribution = Categorical | Choices | Gaussian | StateDependent
 """What a network gives for its observations."""
+
+
+def distribution_of(
+    contract: Contract,
+    outputs: torch.Tensor,
+    allowed: torch.Tensor | None = None,
+    log_std: torch.Tensor | None = None,
+    features: torch.Tensor | None = None,
+) -> Distribution:
+    """What the last layer's outputs mean under a contract.
+
+    Args:
+        contract: decides the head.
+        outputs: (B, n_outputs).
+        allowed: (B, n_outputs) bool excludes choices; None excludes none.
+        log_std: (m,) of a continuous head; (F, m) where the noise depends on the state.
+        features: (B, F) the last hidden layer, for that.
+
+    Raises:
+        InvalidInput: choices are excluded from a head that gives numbers.
+    """
+    if contract.head in ("discrete", "multi_discrete"):
+        logits = outputs if allowed is None else forbid(outputs, allowed)
+        return Categorical(logits) if contract.head == "discrete" else Choices(logits, contract.groups)
+    if allowed is not None:
+        raise InvalidInput(f"a mask excludes choices, and the head {contract.head!r} gives numbers")
+    assert log_std is not None
+    if log_std.dim() == 1:
+        return Gaussian(outputs, log_std)
+    assert features is not None
+    return StateDependent(outputs, features.detach(), log_std)
 
 
 class HeldNoise:

@@ -181,10 +181,12 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _told_apart(run: Run) -> dict[str, Any]:
     settings = {key: value for key, value in run.settings["settings"].items() if key not in NOT_LEARNING}
-    return settings | {"shield": [dict(stage) for stage in run.settings.get("shield", [])]}
+    return settings | {"shield": [dict(stage) for stage in run.settings.get("shield", [])], "plant": run.settings.get("plant", {})}
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}:{_plain(item)}" for key, item in value.items()) or "ideal"
     if isinstance(value, (list, tuple)):
         return "×".join(str(v.get("stage", v)) if isinstance(v, Mapping) else str(v) for v in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -38,7 +38,9 @@ def arrays_of(learner: Learner) -> dict[str, Any]:
     arrays |= learner.own_arrays()
     arrays |= {
         "episode_return": learner.episode_return,
+        "episode_cost": learner.episode_cost,
         "recent_returns": np.array(learner.recent_returns, np.float64),
+        "recent_costs": np.array(learner.recent_costs, np.float64),
         "recent_lengths": np.array(learner.recent_lengths, np.int64),
     }
     return arrays
@@ -49,6 +51,7 @@ def values_of(learner: Learner) -> dict[str, Any]:
     return {
         "steps": learner.steps,
         "control": learner.control,
+        "fine_tuned": learner.fine_tuned,
         "noise_rng": learner.noise_rng.bit_generator.state,
         "shuffle_rng": learner.shuffle_rng.bit_generator.state,
     }
@@ -64,7 +67,7 @@ def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, An
     def part(prefix: str) -> dict[str, Any]:
         return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
-    learner.net.load_state_dict({key: torch.from_numpy(value) for key, value in part("net.").items()})
+    load_networks(learner, arrays)
     for name, p in learner.net.named_parameters():
         state = {key: torch.from_numpy(value) for key, value in part(f"optimizer.{name}.").items()}
         if state:
@@ -75,16 +78,27 @@ def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, An
         learner.native.load(part("native."))
     if learner.held_noise is not None:
         learner.held_noise.matrix, learner.held_noise.age = arrays["exploration.matrix"], arrays["exploration.age"]
-    learner.moments.count, learner.moments.mean, learner.moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
     learner.load_own(arrays)
-    learner.episode_return = arrays["episode_return"]
+    learner.episode_return, learner.episode_cost = arrays["episode_return"], arrays["episode_cost"]
     learner.recent_returns.extend(arrays["recent_returns"].tolist())
+    learner.recent_costs.extend(arrays["recent_costs"].tolist())
     learner.recent_lengths.extend(arrays["recent_lengths"].tolist())
     learner.noise_rng.bit_generator.state = values["noise_rng"]
     learner.shuffle_rng.bit_generator.state = values["shuffle_rng"]
     learner.control = {key: float(values["control"][key]) for key in learner.control}
-    learner.steps = values["steps"]
+    learner.steps, learner.fine_tuned = values["steps"], values.get("fine_tuned", {})
     learner.refresh()
+
+
+def load_networks(learner: Learner, arrays: Mapping[str, Any]) -> None:
+    """Put back networks and the observations' moments alone.
+
+    Raises:
+        KeyError, RuntimeError: something is missing, or has another shape.
+    """
+    learner.net.load_state_dict({key[len("net.") :]: torch.from_numpy(value) for key, value in arrays.items() if key.startswith("net.")})
+    moments = learner.moments
+    moments.count, moments.mean, moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
 
 
 def bits_depend_on(learner: Learner) -> dict[str, Any]:
@@ -107,27 +121,31 @@ def bits_depend_on(learner: Learner) -> dict[str, Any]:
 
 
 def identity(environment: Environment) -> dict[str, Any]:
-    """What makes an environment another one: its name, contract and sizes."""
+    """What makes an environment another one: its name, contract, sizes and imperfections."""
     return {
         "name": environment.name,
         "contract": environment.contract.digest.hex(),
         "state_size": environment.state_size,
         "max_steps": environment.max_steps,
+        "plant": environment.imperfections.to_dict(),
     }
 
 
 @lru_cache(maxsize=8)
 def source_digest(environment: Environment) -> str:
-    """SHA-256 of the file that defines the dynamics, be it a library; "unknown" where there is none to read, as for code typed at a prompt."""
-    step: Any = environment.scalars.step if environment.scalars else environment.step
+    """SHA-256 of the files that define the dynamics, be it a library; "unknown" where there is none to read, as for code typed at a prompt."""
+    steps: list[Any] = [layer.step for layer in environment.scalars.layers] if environment.scalars else [environment.step]
     if environment.living is not None:
         one = environment.living()
-        step = type(getattr(getattr(one, "env", one), "unwrapped", one))
+        steps = [type(getattr(getattr(one, "env", one), "unwrapped", one))]
         one.close()
-    try:
-        file = getattr(step, "library", None) or inspect.getsourcefile(step)
-    except TypeError:
-        return "unknown"
-    if file is None or not os.path.isfile(file):
-        return "unknown"
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for step in steps:
+        try:
+            file = getattr(step, "library", None) or inspect.getsourcefile(step)
+        except TypeError:
+            return "unknown"
+        if file is None or not os.path.isfile(file):
+            return "unknown"
+        whole.update(Path(file).read_bytes())
+    return whole.hexdigest()

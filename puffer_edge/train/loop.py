@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.envs.world import World
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
+from puffer_edge.integer.reference import InFloat, Proposer
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import AnyLayer, Head, Policy
 from puffer_edge.spaces import Bools, Floats
@@ -28,11 +30,8 @@ from puffer_edge.train import vector
 from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
 from puffer_edge.train.normalize import Moments
 from puffer_edge.train.phases import Phases
-from puffer_edge.train.settings import Settings
+from puffer_edge.train.settings import RECENT, Settings
 from puffer_edge.train.settings_file import ALGORITHMS, preset
-
-RECENT = 100
-"""Episodes over which ``ep_rew_mean`` is the mean."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,8 @@ class NativePart(Protocol):
 
 
 NetworkMaker = Callable[[Contract, Any], nn.Module]
+State = tuple[Floats, ...]
+"""Of a policy with memory, as Stable-Baselines3 has it."""
 Callback = Callable[[Progress], "bool | Mapping[str, float] | None"]
 """Returns None, False to end the training in peace, or numbers of one's own by name, which are logged beside the others."""
 
@@ -127,6 +128,7 @@ class Learner:
         kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
         control: numbers that the algorithm steers as it goes, by name.
         last_good: the policy after the last update whose numbers were all finite.
+        fine_tuned: run and step whose weights it began with; empty where it began anew.
         phases: where the time goes; whoever works between two updates names what it does.
 
     Raises:
@@ -137,8 +139,14 @@ class Learner:
     name = "none"
     losses: tuple[str, ...] = ()
     """Statistics that must be finite; SAC has none before its warm-up is over, and what is wrong with them is wrong with the weights."""
+    remembers = False
+    """Whether it trains policies with memory."""
     settings: Settings
     native: NativePart | None
+    cost_limit: float | None = None
+    """What an episode may cost in the mean; None where nothing is asked of it. A policy that keeps it is better than one that does not."""
+    cost_seen = False
+    """Whether a step had a cost, where there is a limit on them."""
     engine_note: str
     """Why it trains otherwise than "auto" would have it; empty where nothing is in the way."""
 
@@ -157,13 +165,23 @@ class Learner:
         self.settings = settings or preset(self.environment.name, self.name)
         if not isinstance(self.settings, kind := ALGORITHMS[self.name]):
             raise InvalidInput(f"{self.name} is set by {kind.__name__}, not by {type(self.settings).__name__}")
+        if self.settings.memory != "none" and not self.remembers:
+            raise Unsupported(
+                f"{self.name} trains no policy with memory: ppo does, or let the policy see its last observations too: "
+                f"{self.environment.name}-frames4"
+            )
         self.seed = seed
+        if self.settings.shield_mask and not self.environment.contract.levels:
+            raise InvalidInput(
+                f"shield_mask excludes choices, and the head {self.environment.contract.head!r} of {self.environment.name} gives numbers: "
+                "take shield_penalty or shield_change_penalty"
+            )
         specification = (self.environment.shield if shield else ()) if isinstance(shield, bool) else shield
         self.shield = Shield.build(self.environment.contract, specification)
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
         contract, s = self.environment.contract, self.settings
         self.network = network
-        with _one_thread():
+        with one_thread():
             self.net, self.kernels = self._networks(weights)
         self.optimizer = self._optimizer()
         self.native = self._native(episodes)
@@ -172,13 +190,15 @@ class Learner:
         if s.exploration == "state" and contract.head == "discrete":
             raise InvalidInput(f"exploration 'state' is noise of a continuous head; that of {self.environment.name} is discrete")
         rows = s.rows * self.environment.agents
-        self.held_noise = HeldNoise(rows, (s.hidden[-1], contract.n_actions), s.hold) if s.exploration == "state" else None
+        self.held_noise = HeldNoise(rows, (s.features, contract.n_actions), s.hold) if s.exploration == "state" else None
         self.moments = Moments((contract.n_observations,))
         self.control: dict[str, float] = {}
         self.steps = 0
+        self.fine_tuned: dict[str, Any] = {}
         self.phases = Phases()
-        self.episode_return = np.zeros(rows)
+        self.episode_return, self.episode_cost = np.zeros(rows), np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
+        self.recent_costs: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
         channels = contract.actions
         self._scale = np.array([(c.high - c.low) / 2 for c in channels])
@@ -188,7 +208,7 @@ class Learner:
 
     def _make_plant(self, seed: int) -> Any:
         """What the torch engine steps: a ``Plant``, unless the algorithm can do with another."""
-        return Plant(self.environment, self.settings.rows, seed, self.shield, self._world())
+        return Plant(self.environment, self.settings.rows, seed, self.shield, self._world(), self.settings.interventions)
 
     def _world(self) -> World | None:
         """Where the environments live; None for those that are made of functions."""
@@ -239,12 +259,25 @@ class Learner:
         """The policy at (B, n) physical observations, where (B, n_outputs) choices are allowed, or all."""
         raise NotImplementedError
 
+    def _recall(self, observation: Floats, allowed: Bools | None, memory: Floats) -> tuple[Distribution, Floats]:
+        """``_distribution`` of a policy that has (B, memory) memory, and that after the step."""
+        return self._distribution(observation, allowed), memory
+
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What the algorithm keeps beside, for a checkpoint."""
         return {}
 
     def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``own_arrays`` gave."""
+
+    def take_over(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Before the first step, go on with networks and normalisers of another training's checkpoint; optimiser and episodes begin anew.
+
+        Raises:
+            Unsupported: this algorithm cannot.
+            InvalidInput: its networks have other shapes.
+        """
+        raise Unsupported(f"{self.name} does not go on from another run's weights")
 
     def _native(self, seed: int) -> NativePart | None:
         """The native engine, where the settings want it and it can serve; ``engine_note`` says why not."""
@@ -288,7 +321,7 @@ class Learner:
         """
         target = self.settings.steps if steps is None else self.steps + steps
         start = time.perf_counter()
-        with _one_thread():
+        with one_thread():
             while self.steps < target:
                 began = time.perf_counter()
                 lived, statistics = self._advance()
@@ -319,36 +352,83 @@ class Learner:
     def predict(
         self,
         observation: npt.ArrayLike,
-        state: None = None,
+        state: State | None = None,
         episode_start: npt.ArrayLike | None = None,
         deterministic: bool = True,
         allowed: npt.ArrayLike | None = None,
-    ) -> tuple[Floats, None]:
+    ) -> tuple[Floats, State | None]:
         """What would be deployed does, or a sample of what is trained.
 
         Args:
             observation: (N, n) or (n,) physical.
-            state: for policies with memory; these have none.
-            episode_start: likewise.
+            state: of a policy with memory, what the step before returned; None at first. (h,) of a GRU, (h, c) of an LSTM, each (1, N, H).
+            episode_start: (N,) bool, or one: where an episode begins, and memory with it.
             deterministic: the head's own choice; False samples.
             allowed: (N, n_outputs) or (n_outputs,) bool, the choices to choose among; None for all, as what is deployed does.
 
         Returns:
-            (N, m) or (m,) physical actions, and the state: the pair of Stable-Baselines3.
+            (N, m) or (m,) physical actions, and the state, None without memory: the pair of Stable-Baselines3.
 
         Raises:
-            InvalidInput: a mask of another shape, one that leaves no choice in a group, or one for a head that gives numbers.
+            InvalidInput: a state or a mask of another shape, a mask that leaves no choice in a group, or one for a head that gives numbers.
         """
         x = np.asarray(observation, np.float64)
         mask = None if allowed is None else self._mask(np.asarray(allowed, bool), x.shape[:-1])
+        memory = self._as_memory(state, episode_start, math.prod(x.shape[:-1]))
         if deterministic and self.deployable:
-            policy = self.policy()
-            outputs = policy.outputs(x)
-            return policy.decide(outputs if mask is None else np.where(mask, outputs, -np.inf)), None
+            action, after = self._deployed(x, mask, memory.reshape(*x.shape[:-1], -1))
+            return action, self._as_state(after)
         with torch.inference_mode():
-            found = self._distribution(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask))
+            found, after = self._recall(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask), memory)
             action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
-        return self.physical(action).reshape(*x.shape[:-1], -1), None
+        return self.physical(action).reshape(*x.shape[:-1], -1), self._as_state(after)
+
+    def _as_memory(self, state: State | None, episode_start: npt.ArrayLike | None, rows: int) -> Floats:
+        """A state as (rows, memory) numbers, cleared where episodes begin."""
+        s = self.settings
+        parts, shape = s.remembered // s.memory_size, (1, rows, s.memory_size)
+        if state is None or not parts:
+            return np.zeros((rows, s.remembered))
+        if len(state) != parts or any(np.shape(part) != shape for part in state):
+            raise InvalidInput(f"the state of {rows} rows is {parts} of shape {shape}, not {[np.shape(part) for part in state]}")
+        memory = np.concatenate([np.asarray(part, np.float64)[0] for part in state], -1)
+        begins = np.zeros(rows, bool) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), rows)
+        return np.where(begins[:, None], 0.0, memory)
+
+    def _as_state(self, memory: Floats) -> State | None:
+        """(..., memory) numbers as a state."""
+        memory = np.atleast_2d(memory)
+        return tuple(np.split(memory[None], memory.shape[1] // self.settings.memory_size, -1)) if memory.shape[1] else None
+
+    def sample(self, observation: Floats, memory: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Draw from what is trained by a generator of one's own.
+
+        Args:
+            observation: (N, n) physical.
+            memory: (N, ``settings.remembered``) what the step before returned; zeros at an episode's start.
+            rng: the generator.
+
+        Returns:
+            (N, m) physical actions; the next memory.
+        """
+        with torch.inference_mode():
+            policy, after = self._recall(observation, None, memory)
+            return self.physical(policy.sample(rng).numpy()), after
+
+    def _deployed(self, observation: Floats, allowed: Bools | None, memory: Floats) -> tuple[Floats, Floats]:
+        """(..., m) physical actions of the policy as it would be deployed, and the (..., memory) next memory."""
+        policy = self.policy()
+        outputs, after = policy.step(observation, memory)
+        return policy.decide(outputs if allowed is None else np.where(allowed, outputs, -np.inf)), after
+
+    @property
+    def calibration(self) -> tuple[Floats, Bools] | None:
+        """The observations, and where episodes begin, that this training's policies must be put into integers with; None for any."""
+        return None
+
+    def proposer(self, policy: Policy) -> Proposer:
+        """A policy of this training as evaluations run it."""
+        return InFloat(policy)
 
     @property
     def deployable(self) -> bool:
@@ -383,9 +463,12 @@ class Learner:
             "algorithm": self.name,
             "seed": self.seed,
             "steps": self.steps,
+            **({"fine_tuned": self.fine_tuned} if self.fine_tuned else {}),
             "shield": [dict(stage) for stage in self.shield.specification],
             "versions": {"puffer_edge": __version__, "torch": torch.__version__, "numpy": np.__version__},
         }
+        if plant := self.environment.imperfections.to_dict():
+            origin["plant"] = plant
         return Policy(contract, layers(), self._normalizer, Head(contract.head, self._scale, self._offset), origin)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -407,13 +490,19 @@ class Learner:
         return checkpoint.load(cls, path, environment, network)
 
     def _count(self, rows: slice, plant: Plant, step: StepResult) -> None:
-        """Take a step of these rows into the episodes' returns and lengths."""
-        returns = self.episode_return[rows]
+        """Take a step of these rows into the episodes' returns, costs and lengths."""
+        returns, costs = self.episode_return[rows], self.episode_cost[rows]
         returns += step.reward
-        for k in np.flatnonzero(step.alive & (step.terminated | step.truncated)):
-            self.recent_returns.append(float(returns[k]))
-            self.recent_lengths.append(int(step.length[k]))
-            returns[k] = 0.0
+        costs += step.cost
+        ended = np.flatnonzero(step.alive & (step.terminated | step.truncated))
+        self._count_ended(returns[ended], costs[ended], step.length[ended])
+        returns[ended] = costs[ended] = 0.0
+
+    def _count_ended(self, returns: Floats, costs: Floats, lengths: npt.NDArray[Any]) -> None:
+        """Take in the episodes that ended, in order of time."""
+        self.recent_returns.extend(returns.tolist())
+        self.recent_costs.extend(costs.tolist())
+        self.recent_lengths.extend(lengths.tolist())
 
     def _sample(self, policy: Distribution) -> npt.NDArray[Any]:
         """(N,) choices or (N, m) outputs for the rows of the rollout."""
@@ -451,6 +540,7 @@ class Learner:
             "steps": self.steps,
             "ep_rew_mean": float(np.mean(self.recent_returns)) if self.recent_returns else nan,
             "ep_len_mean": float(np.mean(self.recent_lengths)) if self.recent_lengths else nan,
+            "ep_cost_mean": float(np.mean(self.recent_costs)) if self.recent_costs else nan,
             "cost_rate": float(lived.cost.sum()) / float(lived.alive.sum()),
             "intervention_rate": lived.intervention_rate,
             **statistics,
@@ -460,7 +550,7 @@ class Learner:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One torch thread: faster below minibatches of some 4,000, and the same bits on any number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -20,13 +20,16 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import BundleError, InvalidInput, PufferEdgeError, WriteFailed
 from puffer_edge.files import write_atomic
-from puffer_edge.integer.reference import InFloat
+from puffer_edge.intake.observations import write_observations
+from puffer_edge.integer.reference import Proposer
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
 from puffer_edge.train.loop import Callback, Learner, Progress
-from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, is_run
+from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, keep_earlier
+from puffer_edge.train.sampled import Sampled
 from puffer_edge.train.settings_file import format_settings
+from puffer_edge.train.verdict import rank, verdict
 from puffer_edge.train.writer import Writer
 
 FINAL_EPISODES = 100
@@ -44,7 +47,8 @@ class Recorder:
 
     Attributes:
         best: the policy that did best in the evaluations so far; None before the first.
-        best_return: its mean return in them.
+        chosen: what the evaluation said by which it was kept: "steps", "return", "cost", and under a limit on costs "sampled", a summary of
+            the same policy, sampled from.
         resumed: one mapping for each time this run was gone on with: ``steps`` it started from, whether the bits are those of a run that
             never stopped (``exact``), and ``because``, the reasons why they may not be.
     """
@@ -52,7 +56,7 @@ class Recorder:
     def __init__(self, folder: Path, learner: Learner, writers: Sequence[Writer] = ()) -> None:
         self.folder, self.learner, self.writers = folder, learner, writers
         self.best: Policy | None = None
-        self.best_return = -math.inf
+        self.chosen: dict[str, Any] = {}
         self.selection_seed, self.final_seed = (int(s) for s in np.random.SeedSequence([learner.seed, 1]).generate_state(2))
         self.resumed: list[dict[str, Any]] = []
         self.seconds_before = 0.0
@@ -70,7 +74,7 @@ class Recorder:
             WriteFailed: disk full, no permission.
         """
         recorder = Recorder(folder, learner, writers)
-        _keep_earlier(folder)
+        keep_earlier(folder)
         with recorder._writing("the start of a run"):
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -123,11 +127,12 @@ class Recorder:
             self._conclude("running" if status == "complete" else status)  # complete is what has its evaluation too
             result = self._result(status)
             kept = self.best or self.learner.last_good
-            kinds = [("evaluation", self.learner.shield, False), ("evaluation_unshielded", Shield.none(kept.contract), False)]
-            kinds += [("evaluation_masked", self.learner.shield, True)] if self._masks else []
-            for name, shield, masked in kinds:
-                found = self._episodes(kept, shield, FINAL_EPISODES, self.final_seed, masked)
+            about = kept, FINAL_EPISODES, self.final_seed
+            kinds = dict(zip(("evaluation", "evaluation_unshielded"), self._evaluate(*about)))
+            kinds |= {"evaluation_masked": self._masked(*about)} if self._masks else {}
+            for name, found in kinds.items():
                 result[name] = {"episodes": FINAL_EPISODES, "seed": self.final_seed, **found}
+            result |= self._verdict(result["evaluation"])
             with self._writing("the result"):
                 self._write_result(result)
                 run = Run.load(self.folder)
@@ -188,25 +193,37 @@ class Recorder:
             self._log(p.metrics)
 
     def _select(self, steps: int) -> None:
-        """Keep the policy if it does at least as well as the best one did, on the same episodes."""
+        """Keep the policy if it does at least as well as the best one did, on the same episodes: first comes acting in the integers that it is
+        trained for, then a limit on costs."""
         learner, policy = self.learner, self.learner.last_good
-        found = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed)
+        episodes, seed = learner.settings.evaluation_episodes, self.selection_seed
+        found, alone = self._evaluate(policy, episodes, seed)
         low, high = found["interval"]
         scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
+        scores |= {"eval_intervention_rate": found["intervention_rate"]}
+        scores |= {"eval_unshielded_rew_mean": alone["return"], "eval_unshielded_cost_mean": alone["cost"]}
+        chosen = {"steps": steps, "return": found["return"], "cost": found["cost"]}
+        chosen |= {"integers": True} if "integers" in policy.origin else {}
+        if learner.cost_limit is not None:
+            sampled = self._episodes(Sampled(learner, (seed, steps)), learner.shield, episodes, seed).summary(learner.shield.stages)
+            scores |= {"eval_sampled_rew_mean": sampled["return"], "eval_sampled_cost_mean": sampled["cost"]}
+            chosen["sampled"] = {"episodes": episodes, "seed": seed, **sampled}
         if self._masks:
-            found_masked = self._episodes(policy, learner.shield, learner.settings.evaluation_episodes, self.selection_seed, True)
-            scores["eval_masked_rew_mean"] = found_masked["return"]
+            scores["eval_masked_rew_mean"] = self._masked(policy, episodes, seed)["return"]
         self._log({"steps": steps, **scores})
-        if found["return"] >= self.best_return:
-            self.best, self.best_return = policy, found["return"]
+        if not self.chosen or self._rank(chosen) >= self._rank(self.chosen):
+            self.best, self.chosen = policy, chosen
+
+    def _rank(self, chosen: Mapping[str, Any]) -> tuple[bool, bool, float]:
+        return (chosen.get("integers", False), *rank(chosen["return"], chosen["cost"], self.learner.cost_limit))
 
     def _checkpoint(self) -> None:
         """Write the policy kept, then a checkpoint from which this training can be gone on with, and remove those that are no longer kept."""
         learner = self.learner
-        (self.best or learner.last_good).save(self.folder / POLICY)
+        self._save_policy()
         os.fsync(self._log_file.fileno())  # the checkpoint says how long the log is
         beside = {
-            "best_return": self.best_return if self.best else None,
+            "chosen": self.chosen,
             "log_bytes": os.fstat(self._log_file.fileno()).st_size,
             "seconds": self._seconds(),
             "resumed": self.resumed,
@@ -223,7 +240,7 @@ class Recorder:
         """Put this recorder, the log and the policy kept back to where a checkpoint was written."""
         try:
             beside, policy = manifest["beside"], bytes(arrays["beside.policy"])
-            best_return, log_bytes, seconds, resumed = (beside[key] for key in ("best_return", "log_bytes", "seconds", "resumed"))
+            chosen, log_bytes, seconds, resumed = (beside[key] for key in ("chosen", "log_bytes", "seconds", "resumed"))
         except (KeyError, TypeError) as error:
             raise BundleError(f"{file} belongs to no run: it lacks {error}") from None
         reasons = [
@@ -247,31 +264,58 @@ class Recorder:
             write_atomic(self.folder / POLICY, policy)
             if self.learner.settings.steps != planned:
                 self._write_settings()
-        if best_return is not None:
-            self.best, self.best_return = Policy.load(self.folder / POLICY), best_return
+        if chosen:
+            self.best, self.chosen = Policy.load(self.folder / POLICY), chosen
 
     def _conclude(self, status: str) -> None:
         """Save the policy kept, and how the training ended."""
         with self._writing("the result"):
-            (self.best or self.learner.last_good).save(self.folder / POLICY)
+            self._save_policy()
             self._write_result(self._result(status))
+
+    def _save_policy(self) -> None:
+        """Write the policy kept, and what it must be put into integers with."""
+        (self.best or self.learner.last_good).save(self.folder / POLICY)
+        if self.learner.calibration is not None:
+            write_observations(self.folder, *self.learner.calibration)
 
     def _result(self, status: str) -> dict[str, Any]:
         kept = self.best or self.learner.last_good
         result: dict[str, Any] = {"status": status, "steps": self.learner.steps, "seconds": self._seconds(), "kept_step": kept.origin["steps"]}
         result |= {"engine": self.learner.engine, "engine_note": self.learner.engine_note}
+        result |= {"integers": kept.origin["integers"]["profile"]} if "integers" in kept.origin else {}
         return result | ({"resumed": self.resumed} if self.resumed else {})
+
+    def _verdict(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What is to be said of the limit on costs, if there is one and a policy was chosen by it."""
+        learner = self.learner
+        if learner.cost_limit is None or not self.chosen:
+            return {}
+        return {"constraint": verdict(learner.cost_limit, learner.environment.name, found, self.chosen, learner.cost_seen)}
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self._began
 
+    def _episodes(self, proposer: Proposer, shield: Shield, episodes: int, seed: int) -> closed_loop.Episodes:
+        return closed_loop.play(self.learner.environment, proposer, shield, episodes, seed)
+
+    def _evaluate(self, policy: Policy, episodes: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Episodes behind the training's shield and, the same, behind none: what is the shield's merit is not the policy's."""
+        shield = self.learner.shield
+        found = self._episodes(self.learner.proposer(policy), shield, episodes, seed)
+        alone = found
+        if found.intervention_rate > 0.0:  # else they are the same
+            alone = self._episodes(self.learner.proposer(policy), Shield.none(policy.contract), episodes, seed)
+        return found.summary(shield.stages), alone.summary(())
+
     @property
     def _masks(self) -> bool:
-        """Whether the environment says what may be chosen: what ships does without, which is shown beside what it does with it."""
-        return self.learner.environment.allowed is not None
+        """Whether the environment says what may be chosen: what ships does without, which is shown beside what it does with it in float."""
+        return self.learner.environment.allowed is not None and self.learner.calibration is None
 
-    def _episodes(self, policy: Policy, shield: Shield, episodes: int, seed: int, masked: bool = False) -> dict[str, Any]:
-        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed, masked).summary(shield.stages)
+    def _masked(self, policy: Policy, episodes: int, seed: int) -> dict[str, Any]:
+        shield = self.learner.shield
+        return closed_loop.play(self.learner.environment, self.learner.proposer(policy), shield, episodes, seed, masked=True).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""
@@ -308,6 +352,7 @@ class Recorder:
             "seed": learner.seed,
             "versions": learner.last_good.origin["versions"],
             "shield": [dict(stage) for stage in learner.shield.specification],
+            "plant": learner.environment.imperfections.to_dict(),
             "settings": learner.settings.to_dict(),
         }
 
@@ -347,15 +392,3 @@ def _numbers(answer: Mapping[str, float], taken: Mapping[str, float]) -> dict[st
         if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise InvalidInput(f"a callback logged {value!r} as {name!r}: only numbers are logged")
     return {name: float(value) for name, value in answer.items()}
-
-
-def _keep_earlier(folder: Path) -> None:
-    """Move a run that is in the way to ``FOLDER.1``, ``FOLDER.2`` …: a short new training must not cost a long old one."""
-    if not is_run(folder):
-        return
-    if lock.is_held(folder / METRICS):
-        raise InvalidInput(f"a training is writing to {folder} right now: wait for it, stop it, or choose another folder")
-    number = 1
-    while os.path.lexists(f"{folder}.{number}"):
-        number += 1
-    os.replace(folder, f"{folder}.{number}")

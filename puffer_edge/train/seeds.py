@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import Diverged, InvalidInput
 from puffer_edge.files import write_atomic
 from puffer_edge.train import curve, iqm
@@ -41,14 +42,17 @@ class Seeds:
     failed: tuple[int, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Plain JSON values: every seed's return and status, their interquartile mean and its 95 % interval; None where all failed."""
+        """Plain JSON values: every seed's return, cost and status, their interquartile mean and its 95 % interval; None where all failed."""
         scores = list(self.returns.values())
         first = next(iter(self.runs.values()))
         return {
             "run": str(self.path),
             "environment": first.settings["environment"],
             "algorithm": first.settings["algorithm"],
-            "seeds": [{"seed": seed, "status": run.result["status"], "return": self.returns.get(seed)} for seed, run in self.runs.items()],
+            "seeds": [
+                {"seed": seed, "status": run.result["status"], "return": self.returns.get(seed), "cost": run.result.get("evaluation", {}).get("cost")}
+                for seed, run in self.runs.items()
+            ],
             "iqm": iqm.iqm(scores) if scores else None,
             "interval": list(iqm.interval(scores)) if scores else None,
             "failed": list(self.failed),
@@ -71,6 +75,7 @@ def train_seeds(
     settings: Settings | None = None,
     processes: int | None = None,
     watch: Watcher | None = None,
+    plant: Imperfections | None = None,
 ) -> Seeds:
     """Train with the seeds ``first`` … ``first + seeds − 1``, each into a folder of its own, and sum up.
 
@@ -85,6 +90,7 @@ def train_seeds(
         processes: trainings side by side, each with one torch thread; None takes as many as there are cores. The bits do not depend on it.
             A script that calls this with more than one needs ``if __name__ == "__main__"``, as always when processes are spawned.
         watch: called after each training.
+        plant: as in ``train``.
 
     Raises:
         InvalidInput: an unknown name, a wrong setting, or numbers out of range.
@@ -98,7 +104,7 @@ def train_seeds(
         raise InvalidInput(f"processes must be at least 1, not {processes}")
     name = environment if isinstance(environment, str) else environment.name
     folder = Path(out) if out is not None else Path("runs") / f"{name}-{algorithm}-seeds".replace(":", "-")
-    jobs = [(environment, algorithm, seed, folder / f"seed-{seed}", shield, settings) for seed in range(first, first + seeds)]
+    jobs = [(environment, algorithm, seed, folder / f"seed-{seed}", shield, settings, plant) for seed in range(first, first + seeds)]
     runs: dict[int, Run] = {}
     for seed, path in _done(jobs, side_by_side if isinstance(environment, str) else 1):
         runs[seed] = Run.load(path)
@@ -126,9 +132,9 @@ def _done(jobs: Sequence[Any], side_by_side: int) -> Iterator[tuple[int, Path]]:
 
 
 def _train_one(job: Any) -> tuple[int, Path]:
-    environment, algorithm, seed, path, shield, settings = job
+    environment, algorithm, seed, path, shield, settings, plant = job
     with contextlib.suppress(Diverged):  # its run says "failed", and the summary counts it
-        train(environment, algorithm, seed=seed, out=path, shield=shield, settings=settings)
+        train(environment, algorithm, seed=seed, out=path, shield=shield, settings=settings, plant=plant)
     return seed, path
 
 

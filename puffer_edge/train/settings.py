@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.errors import InvalidInput
+from puffer_edge.integer.scales import PROFILES
 
+RECENT = 100
+"""Episodes over which ``ep_rew_mean`` and ``ep_cost_mean`` are means."""
 MAX_SAMPLES = 2**26
 """Of one update: some GiB of memory already."""
 CHOICES = {
@@ -18,9 +22,12 @@ CHOICES = {
     "vector": ("auto", "serial", "processes", "asynchronous"),
     "activation": ("relu", "tanh"),
     "schedule": ("constant", "linear", "cosine"),
+    "kl_schedule": ("constant", "linear", "cosine"),
     "value_loss": ("plain", "clipped", "clamped"),
     "exploration": ("independent", "state"),
+    "memory": ("none", "gru", "lstm"),
     "kl_control": ("stop", "penalty", "learning_rate"),
+    "qat": ("none", *PROFILES),
 }
 """What a setting that is a word may be."""
 
@@ -37,15 +44,17 @@ class Settings:
     """
 
     ALGORITHM: ClassVar[str] = "a training"
-    WHOLE: ClassVar[tuple[str, ...]] = ("steps", "rows", "horizon", "hold", "evaluations", "evaluation_episodes", "checkpoints")
+    WHOLE: ClassVar[tuple[str, ...]] = ("steps", "rows", "horizon", "hold", "memory_size", "evaluations", "evaluation_episodes", "checkpoints")
     """Whole numbers of at least 1."""
     RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
         ("learning_rate", 0.0, 1.0),
         ("discount", 0.0, 1.0),
         ("log_std", -5.0, 2.0),
         ("step_timeout_s", 0.01, 1e6),
+        ("shield_penalty", 0.0, math.inf),
+        ("shield_change_penalty", 0.0, math.inf),
     )
-    FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation",)
+    FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation", "shield_mask")
 
     engine: str = "auto"
     """"native" (C; scalar environments, networks that fit it), "torch" (everything), or "auto": native where it can."""
@@ -77,12 +86,23 @@ class Settings:
     """Widths of the actor's hidden layers."""
     activation: str = "relu"
     """"relu" or "tanh"; relu is the cheaper one on a microcontroller."""
+    memory: str = "none"
+    """What a policy remembers by: "none", or a cell after its hidden layers, "gru" or "lstm"; of the torch engine, and of the algorithms
+    that say so."""
+    memory_size: int = 32
+    """Units of that cell; an LSTM keeps two numbers for each from step to step, a GRU one."""
     exploration: str = "independent"
     """Noise of a continuous head: "independent" at every step, or "state": a function of the state that is held for a while (gSDE)."""
     hold: int = 4
     """Steps for which "state" holds its function."""
     log_std: float = 0.0
     """Start of the Gaussian's log standard deviation, in units of half the action range; unused for discrete heads."""
+    shield_penalty: float = 0.0
+    """Taken from the reward of each step that the shield changes. Training episodes' returns are less by it, evaluations are not."""
+    shield_change_penalty: float = 0.0
+    """Taken from it for a change of an action over its whole range, and in proportion for a smaller one."""
+    shield_mask: bool = False
+    """Do not choose what the shield would change, while there is something else to choose; of heads of choices."""
     evaluations: int = 10
     """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
     evaluation_episodes: int = 50
@@ -98,11 +118,29 @@ class Settings:
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
 
+    @property
+    def features(self) -> int:
+        """Numbers that the actor's last layer is given."""
+        return self.hidden[-1] if self.memory == "none" else self.memory_size
+
+    @property
+    def remembered(self) -> int:
+        """Numbers that the actor keeps from step to step."""
+        return {"none": 0, "gru": 1, "lstm": 2}[self.memory] * self.memory_size
+
     def learning_rate_at(self, steps: int) -> float:
         """The schedule's learning rate after so many steps."""
+        return self.learning_rate * self._left(self.schedule, steps)
+
+    def _left(self, schedule: str, steps: int) -> float:
+        """What a schedule leaves of a number after so many steps."""
         done = min(steps / self.steps, 1.0)
-        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
-        return self.learning_rate * factor
+        return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
+
+    @property
+    def interventions(self) -> Interventions:
+        """What the training makes of what its shield changes."""
+        return Interventions(self.shield_penalty, self.shield_change_penalty, self.shield_mask)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -123,29 +161,17 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class PPOSettings(Settings):
-    """Settings of PPO; the defaults suit small control tasks of 10⁵ steps or so.
+class OnPolicySettings(Settings):
+    """What algorithms are set by that learn from a rollout and forget it.
 
     Raises:
         InvalidInput: a value out of its range.
     """
 
-    ALGORITHM: ClassVar[str] = "PPO"
-    WHOLE: ClassVar[tuple[str, ...]] = (*Settings.WHOLE, "epochs", "minibatch", "accumulate")
-    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
-        *Settings.RANGES,
-        ("trace_decay", 0.0, 1.0),
-        ("clip", 0.0, 1.0),
-        ("value_weight", 0.0, math.inf),
-        ("value_clip", 0.0, math.inf),
-        ("entropy_weight", 0.0, math.inf),
-        ("kl_weight", 0.0, math.inf),
-        ("max_grad_norm", 0.0, math.inf),
-    )
-    FLAGS: ClassVar[tuple[str, ...]] = (*Settings.FLAGS, "scale_reward", "normalize_advantage", "amp", "shared")
+    WHOLE: ClassVar[tuple[str, ...]] = (*Settings.WHOLE, "epochs", "minibatch")
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (*Settings.RANGES, ("trace_decay", 0.0, 1.0), ("max_grad_norm", 0.0, math.inf))
+    FLAGS: ClassVar[tuple[str, ...]] = (*Settings.FLAGS, "scale_reward", "normalize_advantage")
 
-    kernels: str = "auto"
-    """Of the torch engine: forward and backward passes in C under autograd ("native"), by torch's modules, or "auto": in C where they can."""
     batch: int = 0
     """Of "asynchronous": workers to wait for before the policy acts for them; 0: half of them."""
     horizon: int = 64
@@ -154,16 +180,56 @@ class PPOSettings(Settings):
     """Passes over the rows × horizon samples of an update."""
     minibatch: int = 256
     """Samples of one gradient step."""
-    accumulate: int = 1
-    """Parts that a minibatch's gradient is added up from; the result is that of the whole, in less memory."""
     trace_decay: float = 0.95
     """λ of generalised advantage estimation."""
+    normalize_advantage: bool = True
+    """Bring the advantages of a minibatch to mean 0 and standard deviation 1."""
+    max_grad_norm: float = 0.5
+    """The gradient is scaled down to this L2 norm."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of the actor, and of the critic."""
+    scale_reward: bool = False
+    """Divide rewards by the running standard deviation of the discounted return."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_on_policy(self)
+
+    @property
+    def stretch(self) -> int:
+        """Steps of a sequence that a gradient goes back through; 1 without memory."""
+        return 1
+
+
+@dataclass(frozen=True)
+class PPOSettings(OnPolicySettings):
+    """Settings of PPO; the defaults suit small control tasks of 10⁵ steps or so.
+
+    Raises:
+        InvalidInput: a value out of its range.
+    """
+
+    ALGORITHM: ClassVar[str] = "PPO"
+    WHOLE: ClassVar[tuple[str, ...]] = (*OnPolicySettings.WHOLE, "accumulate")
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
+        *OnPolicySettings.RANGES,
+        ("clip", 0.0, 1.0),
+        ("value_weight", 0.0, math.inf),
+        ("value_clip", 0.0, math.inf),
+        ("entropy_weight", 0.0, math.inf),
+        ("kl_weight", 0.0, math.inf),
+        ("qat_from", 0.0, 1.0),
+    )
+    FLAGS: ClassVar[tuple[str, ...]] = (*OnPolicySettings.FLAGS, "amp", "shared")
+
+    kernels: str = "auto"
+    """Of the torch engine: forward and backward passes in C under autograd ("native"), by torch's modules, or "auto": in C where they can."""
+    accumulate: int = 1
+    """Parts that a minibatch's gradient is added up from; the result is that of the whole, in less memory."""
     clip: float = 0.2
     """ε: the probability ratio is clipped to 1 ± ε."""
     dual_clip: float | None = None
     """c > 1: where the advantage is negative the objective is at least c·A (Ye et al., 2020); None leaves it unbounded."""
-    normalize_advantage: bool = True
-    """Bring the advantages of a minibatch to mean 0 and standard deviation 1."""
     value_weight: float = 0.5
     """Weight of the value loss."""
     value_loss: str = "plain"
@@ -175,8 +241,6 @@ class PPOSettings(Settings):
     """Weight of the entropy bonus at the start."""
     entropy_final: float | None = None
     """Its weight at the end, to which it goes linearly over the steps; None keeps it."""
-    max_grad_norm: float = 0.5
-    """The gradient is scaled down to this L2 norm."""
     kl_control: str = "stop"
     """What ``target_kl`` does. "stop": an update's epochs end once a minibatch's approximate KL exceeds 1.5 times the target.
     "penalty": the loss grows by β·KL, β doubled after an update beyond 1.5 times the target and halved below 1/1.5 of it (Schulman et al.,
@@ -185,18 +249,30 @@ class PPOSettings(Settings):
     """The target; None: none of the three."""
     kl_weight: float = 1.0
     """β at the start, for "penalty"."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers of the actor, and of the critic."""
     shared: bool = False
-    """Let the critic use the actor's hidden layers: half the arithmetic."""
-    scale_reward: bool = False
-    """Divide rewards by the running standard deviation of the discounted return."""
+    """Let the critic use the actor's hidden layers, and its memory: half the arithmetic."""
+    sequence: int = 0
+    """Of a policy with memory: steps through which a gradient goes back. Each such stretch of the horizon, which must be a multiple of it,
+    starts from the memory that the policy had there; a minibatch has whole ones. 0: the horizon."""
+    image: tuple[int, ...] = ()
+    """Channels, height and width of an observation that is a picture, flattened in this order; empty: it is none."""
+    filters: tuple[int, ...] = ()
+    """Of a picture: filters of each convolution before the hidden layers. They are 3×3, and each halves height and width."""
     amp: bool = False
     """Run the torch engine's networks in bfloat16 during an update; weights and optimiser stay float32."""
+    qat: str = "none"
+    """Quantisation-aware training: the profile ("int8", "int16x8", "int4", "shift") in whose integers the actor acts and learns (torch)."""
+    qat_from: float = 0.5
+    """Share of the steps that are trained in float before that; a fine-tuning begins with the integers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_ppo(self)
+
+    @property
+    def stretch(self) -> int:
+        """Steps of a sequence; 1 where there is no memory."""
+        return 1 if self.memory == "none" else self.sequence or self.horizon
 
     def entropy_weight_at(self, steps: int) -> float:
         """The entropy bonus's weight after so many steps."""
@@ -263,20 +339,58 @@ def check_above(s: Settings, name: str, above: float) -> None:
         raise InvalidInput(f"{name} must be a number above {above:g} or None, not {value!r}")
 
 
-def _check_ppo(s: PPOSettings) -> None:
+def _check_on_policy(s: OnPolicySettings) -> None:
     if s.rows * s.horizon < 2:
         raise InvalidInput("an update needs at least 2 samples: raise rows or horizon")
     if s.rows * s.horizon > MAX_SAMPLES:
         raise InvalidInput(f"an update of {s.rows:,} rows × {s.horizon:,} steps has more than {MAX_SAMPLES:,} samples: lower rows or horizon")
-    check_above(s, "target_kl", 0.0)
-    check_above(s, "dual_clip", 1.0)
-    if s.entropy_final is not None and not (_is_number(s.entropy_final) and 0 <= s.entropy_final < math.inf):
-        raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
     if not _is_whole(s.batch) or s.batch < 0:
         raise InvalidInput(f"batch must be a whole number that is not negative, not {s.batch!r}")
     if s.vector == "asynchronous" and s.exploration == "state":
         raise InvalidInput("exploration 'state' holds its noise over steps that all rows make together: take vector = 'processes'")
+
+
+def _check_ppo(s: PPOSettings) -> None:
+    check_above(s, "target_kl", 0.0)
+    check_above(s, "dual_clip", 1.0)
+    if s.entropy_final is not None and not (_is_number(s.entropy_final) and 0 <= s.entropy_final < math.inf):
+        raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
+    _check_memory(s)
+    _check_picture(s)
+    if s.qat != "none" and (s.engine == "native" or s.kernels == "native" or s.amp or s.exploration == "state"):
+        raise InvalidInput(
+            "quantisation-aware training (qat) is the torch engine's, on its own modules in float32: leave out engine and kernels 'native', amp, "
+            "and exploration 'state', whose noise is a function of float features"
+        )
+    if s.qat != "none" and (s.memory != "none" or s.image):
+        raise InvalidInput(
+            "quantisation-aware training (qat) is of dense actors: leave out memory and image, or train in float and see with "
+            "'eval --integer --profile int16x8' what the integers keep"
+        )
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:
         raise InvalidInput(f"a minibatch of {s.minibatch} samples cannot be added up from {s.accumulate} parts")
+
+
+def _check_memory(s: PPOSettings) -> None:
+    if not _is_whole(s.sequence) or s.sequence < 0 or (s.sequence and s.horizon % s.sequence):
+        fit = ", ".join(str(n) for n in range(1, s.horizon + 1) if s.horizon % n == 0)
+        raise InvalidInput(f"sequence must divide the horizon of {s.horizon} ({fit}), or be 0 for all of it, not {s.sequence!r}")
+    if s.memory == "none":
+        return
+    if s.memory_size > 4096:
+        raise InvalidInput(f"memory_size must lie in 1 … 4096, not {s.memory_size}")
+    if s.minibatch < s.stretch:
+        raise InvalidInput(f"a minibatch of {s.minibatch} samples holds no sequence of {s.stretch} steps: raise minibatch, or lower sequence")
+    if s.vector == "asynchronous":
+        raise InvalidInput("a policy with memory needs rows that make their steps together: take vector = 'processes'")
+
+
+def _check_picture(s: PPOSettings) -> None:
+    whole = all(isinstance(x, (tuple, list)) and all(_is_whole(n) and 1 <= n <= 4096 for n in x) for x in (s.image, s.filters))
+    if not whole or len(s.image) not in (0, 3) or bool(s.image) != bool(s.filters):
+        raise InvalidInput(
+            "image is (channels, height, width) and filters names at least one convolution, each number 1 … 4096; both or neither, "
+            f"not {s.image!r} and {s.filters!r}"
+        )

@@ -17,6 +17,8 @@ from puffer_edge.envs.draw import Draws, uniform
 from puffer_edge.envs.dynamics import Dynamics
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.frames import stack
+from puffer_edge.envs.imperfect import imperfect
+from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.envs.plant import Plant
 from puffer_edge.envs.scalar import Row, where
 from puffer_edge.errors import ContractError, InvalidInput, Unsupported
@@ -117,15 +119,17 @@ def test_a_composition_of_several_agents_gives_the_bits_of_the_plant(environment
 
 
 def test_delays_of_several_agents_are_each_ones_own() -> None:
-    whole = compose(RETURNING, action_delay=1, observation_delay=1)
-    state = whole.environment.start(0, [0])
+    whole = imperfect(RETURNING, Imperfections(delay_us=1e6 / RETURNING.contract.rate_hz, observation_delay_steps=1, pending=1))
+    size, state = RETURNING.state_size, whole.start(0, [0])
     for t in range(7):
-        before = RETURNING.observe(state[:, whole.columns["inner"]])
+        before = RETURNING.observe(state[:, :size])
         proposal = np.array([[[0.25], [1.0 + t / 8], [-1.0]]])
-        state, reward, _, _, alive = whole.environment.step(state, proposal)
+        state, reward, _, _, alive = whole.step(state, proposal)
         wanted = [0.5 if t == 0 else 0.25, 0.5 if t in (0, 5) else 1.0 + (t - 1) / 8, 0.5]  # the initial action, when one begins
         np.testing.assert_array_equal(reward[0][alive[0]], np.array(wanted)[alive[0]])
-        np.testing.assert_allclose(whole.environment.observe(state), before, atol=2.0**-16)
+        seen = whole.observe(state)
+        np.testing.assert_array_equal(seen[..., :-1], before)
+        np.testing.assert_array_equal(seen[..., -1], np.where(alive, proposal[..., 0], 0.5))
 
 
 def test_saved_agents_go_on_to_the_same_bits() -> None:

@@ -52,6 +52,27 @@ def test_memory_pays_1_for_the_sign_that_was_shown_and_half_without_memory() -> 
     assert returns("memory", lambda o, t, r: np.ones(N)).mean() == pytest.approx(0.5, abs=0.05)
 
 
+def test_grid_pays_1_on_arrival_by_a_shortest_way() -> None:
+    def walks(o: Floats, t: int, r: np.random.Generator) -> Any:
+        cells = o.reshape(N, 8, 8)
+        way = np.argwhere(cells == -1.0)[:, 1:] - np.argwhere(cells == 1.0)[:, 1:]
+        down = np.where(way[:, 1] == 0, np.sign(way[:, 0]), 0)
+        return np.stack([np.sign(way[:, 1]), down], -1)
+
+    environment = envs.load("grid")
+    shown = environment.observe(environment.start(1, range(N)))
+    assert ((shown == 1.0).sum(-1) == 1).all() and ((shown == -1.0).sum(-1) == 1).all() and len(np.unique(shown, axis=0)) > 1500
+    state, total, going = environment.start(1, range(N)), np.zeros(N), np.ones(N, bool)
+    for t in range(14):
+        action = np.where(going[:, None], walks(np.where(going[:, None], environment.observe(state), shown), t, np.random.default_rng()), 0.0)
+        following, reward, _, terminated = environment.advance(state, action, 1, range(N), t)
+        total, state, going = total + reward * going, np.where(going[:, None], following, state), going & ~terminated
+    assert not going.any()
+    np.testing.assert_array_equal(total, 1.0)
+    _, reward, cost, _ = environment.advance(environment.start(1, range(N)), np.zeros((N, 2)), 1, range(N), 0)
+    assert (reward == -0.1).all() and (cost == 1.0).all()
+
+
 def test_password_pays_1_for_five_right_digits_and_seldom_by_chance() -> None:
     secret = np.array([0, 1, 1, 0, 1])
     assert (returns("password", lambda o, t, r: o @ secret) == 1.0).all()

@@ -72,15 +72,15 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
 
 def test_a_run_that_ended_within_its_last_evaluation_is_evaluated_when_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train("cartpole", out=tmp_path / "whole", settings=SMALL)
-    evaluate = Recorder._episodes
+    evaluate = Recorder._evaluate
 
-    def interrupted(self: Recorder, policy: Any, shield: Any, episodes: int, seed: int, masked: bool = False) -> Any:
+    def interrupted(self: Recorder, policy: Any, episodes: int, seed: int) -> Any:
         if episodes == FINAL_EPISODES:
             raise KeyboardInterrupt
-        return evaluate(self, policy, shield, episodes, seed, masked)
+        return evaluate(self, policy, episodes, seed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "_episodes", interrupted)
+        patch.setattr(Recorder, "_evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train("cartpole", out=tmp_path / "cut", settings=SMALL)
     assert Run.load(tmp_path / "cut").result["status"] == "killed"
@@ -185,8 +185,8 @@ def without(name: str) -> Callable[[Path], None]:
         (damaged(lambda data: data[:-1] + bytes([data[-1] ^ 1])), "was altered: its SHA-256"),
         (damaged(lambda data: data.replace(b'\\"seed\\": 0', b'\\"seed\\": 1')), "was altered: its SHA-256"),
         (damaged(lambda data: b"PK\3\4" + data), "not a checkpoint of this package"),
-        (manifest_with(format=3), "format 3, this version reads format 2: upgrade"),
-        (manifest_with(format=1), "format 1, this version reads format 2: go on with the version that wrote it"),
+        (manifest_with(format=4), "format 4, this version reads format 3: upgrade"),
+        (manifest_with(format=1), "format 1, this version reads format 3: go on with the version that wrote it"),
         (manifest_with(algorithm="dqn"), "belongs to the algorithm 'dqn', not 'ppo'"),
         (manifest_with(environment={"name": "pendulum"}), "belongs to the environment 'pendulum', not 'cartpole'"),
         (manifest_with(settings=SMALL.to_dict() | {"hidden": [9]}), "of another shape"),

@@ -36,7 +36,7 @@ def test_every_environment_has_a_preset() -> None:
     [
         ("[ppo]\nlr = 1.0\n", r"mine.toml: ppo has no setting lr: it has engine, threads, vector"),
         ("steps = 5\n", r"has steps, which is no table of settings \(a setting goes under \[ppo\]\)"),
-        ("[dqn]\n", r"has dqn, which is no table of settings: there is \[ppo\], \[sac\]"),
+        ("[dqn]\n", r"has dqn, which is no table of settings: there is \[ppo\], \[sac\], \[trpo\]"),
         ("", r"has no table \[ppo\]"),
         ("[ppo\n", "is not TOML"),
         ("[ppo]\nsteps = 'none'\n", "steps must be a whole number"),
@@ -68,6 +68,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         "seed": 2**40,
         "versions": {"a b": "1.0\x7f"},
         "shield": [{"stage": "x", "law": {"force": {"an.gle": -1.5}}, "bounds": {"a": (0.1, 2)}, "on": True}, {"stage": "limit"}],
+        "plant": {"delay_us": 1.5, "jitter_us": {"kind": "measured", "measured_us": [1, 2.5]}, "sensors": {"an.gle": {"noise": 0.1}}},
     }
     file = tmp_path / "settings.toml"
     file.write_text(format_settings(about, "ppo", settings), encoding="utf-8")

@@ -15,22 +15,26 @@ Differences from the paper:
 - ``dual_clip`` bounds the objective where the advantage is negative (Ye et al., 2020, arXiv 1912.09729, eq. 5);
 - ``target_kl`` acts in one of three ways, ``kl_control``. The KL is always E[r − 1 − log r] over the sampled actions, an estimate of
   KL(π_old ‖ π_θ) without bias and never negative (Schulman, 2020);
-- an episode that the clock ends bootstraps from the observation before the reset.
+- an episode that the clock ends bootstraps from the observation before the reset;
+- with ``memory`` a minibatch is whole sequences, each of which starts from the memory that the policy had there.
 
 With a shield, probabilities belong to what the policy proposed, rewards to what was applied.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from puffer_edge.train.advantages import advantages
-from puffer_edge.train.native.learner import Experience
-from puffer_edge.train.on_policy import OnPolicy
+from puffer_edge.errors import Unsupported
+from puffer_edge.train.distributions import Distribution
+from puffer_edge.train.in_integers import InIntegers
+from puffer_edge.train.native.learner import Experience, NativeEngine, cells_library, kernels_for
+from puffer_edge.train.nets.actor_critic import ActorCritic
+from puffer_edge.train.nets.recurrent import RecurrentActorCritic
+from puffer_edge.train.on_policy import Batch
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 
@@ -48,40 +52,6 @@ def kl_factor(kl: float, target: float) -> float:
 def rate_step(kl: float, target: float) -> float:
     """What the learning rate is multiplied by after an epoch, for "learning_rate"."""
     return 1 / 1.5 if kl > 2 * target else 1.5 if kl < target / 2 else 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Samples of one update, B of them.
-
-    Attributes:
-        inputs: (B, n) normalised observations.
-        action: (B,) choices or (B, m) outputs that were sampled.
-        log_prob: (B,) their log-probability when they were sampled.
-        value: (B,) what the critic said then.
-        advantage: (B,).
-        returns: (B,) what the critic learns.
-        allowed: (B, n_outputs) bool, the choices that could be taken; None where all could.
-    """
-
-    inputs: torch.Tensor
-    action: torch.Tensor
-    log_prob: torch.Tensor
-    value: torch.Tensor
-    advantage: torch.Tensor
-    returns: torch.Tensor
-    allowed: torch.Tensor | None = None
-
-    def __getitem__(self, rows: torch.Tensor | slice) -> Batch:
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: x[rows] for name, x in held.items() if x is not None})
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def normalized(self) -> Batch:
-        """The same with advantages of mean 0 and standard deviation 1."""
-        return replace(self, advantage=(self.advantage - self.advantage.mean()) / (self.advantage.std() + 1e-8))
 
 
 @dataclass(frozen=True)
@@ -103,7 +73,8 @@ def loss(net: nn.Module, batch: Batch, settings: PPOSettings, weights: Weights) 
     Returns:
         the loss; (5,) ``STATISTICS``, detached.
     """
-    policy, value = net(batch.inputs, batch.allowed) if batch.allowed is not None else net(batch.inputs)
+    policy, value = outputs(net, batch)
+    batch = batch.samples()
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio, advantage = log_ratio.exp(), batch.advantage
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
@@ -120,6 +91,12 @@ def loss(net: nn.Module, batch: Batch, settings: PPOSettings, weights: Weights) 
     return (total + weights.kl * kl if weights.kl else total), statistics
 
 
+def outputs(net: nn.Module, batch: Batch) -> tuple[Distribution, torch.Tensor]:
+    """What the networks say of a batch's samples, in their order: the policy, and values."""
+    found: tuple[Distribution, torch.Tensor] = net(batch.inputs, *(x for x in (batch.past, batch.allowed) if x is not None))
+    return found
+
+
 def critic_loss(value: torch.Tensor, batch: Batch, settings: PPOSettings) -> torch.Tensor:
     """The value loss of (B,) values, in the form that ``settings.value_loss`` names."""
     squared = (value - batch.returns).square()
@@ -131,10 +108,43 @@ def critic_loss(value: torch.Tensor, batch: Batch, settings: PPOSettings) -> tor
     return squared.mean()
 
 
-class PPO(OnPolicy):
+class PPO(InIntegers):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"
+    remembers = True
+    settings: PPOSettings
+
+    def _networks(self, seed: int) -> tuple[nn.Module, str]:
+        contract, s = self.environment.contract, self.settings
+        if self.network is not None:
+            if s.memory != "none":
+                raise Unsupported(f"memory {s.memory!r} is of the package's own networks: leave out network=, or memory")
+            if s.qat != "none":
+                raise Unsupported("quantisation-aware training knows the package's own dense actors, not a network of your own: leave out qat")
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                return self.network(contract, s), "torch"
+        generator = torch.Generator().manual_seed(seed)
+        if s.memory != "none":
+            library = cells_library(s)
+            return RecurrentActorCritic(contract, s, generator, library), library.variant if library else "torch"
+        net = ActorCritic(contract, s.hidden, s.activation, s.log_std, generator, s.exploration, s.shared, s.image, s.filters)
+        net.kernels = kernels_for(contract, s) if s.engine != "native" else None
+        return net, net.kernels.variant if net.kernels else "torch"
+
+    def _make_native(self, seed: int) -> NativeEngine:
+        if isinstance(self.net, RecurrentActorCritic):
+            raise Unsupported(f"memory {self.settings.memory!r} is of the torch engine")
+        if not isinstance(self.net, ActorCritic):
+            raise Unsupported("a network of your own is torch's")
+        if self.settings.qat != "none":
+            raise Unsupported("quantisation-aware training is not in C")
+        return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy(), self._native_critic())
+
+    def _prepare(self, seed: int) -> None:
+        super()._prepare(seed)
+        self.control = {"kl_weight": self.settings.kl_weight, "rate_factor": 1.0}
 
     def update(self, rollout: Rollout | Experience) -> dict[str, float]:
         """Several epochs of gradient steps on one rollout."""
@@ -156,10 +166,10 @@ class PPO(OnPolicy):
         rates = {"entropy_weight": weights.entropy, "kl_weight": weights.kl, "stop_kl": stop}
         found: dict[str, float] = {}
         for epochs in [1] * settings.epochs if steered else [settings.epochs]:
-            found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs)
+            found = self.native.update(experience, scale, rates | {"learning_rate": self.rate}, epochs, self.weigh)
             if steered:
                 self._steer(found["epoch_kl"], 0.0)
-        return {name: value for name, value in found.items() if name not in ("epoch_kl", "cost_value_loss")}
+        return {name: value for name, value in found.items() if name != "epoch_kl"}
 
     def _update_in_torch(self, rollout: Rollout) -> dict[str, float]:
         settings, batch, explained = self.settings, *self._batch(rollout)
@@ -167,9 +177,10 @@ class PPO(OnPolicy):
         for _ in range(settings.epochs):
             first = len(seen)
             order = torch.from_numpy(self.shuffle_rng.permutation(len(batch)))
-            for rows in torch.split(order, settings.minibatch):
-                if len(rows) >= 2 or not settings.normalize_advantage:  # a lone sample has no standard deviation
-                    seen.append(self._step(batch[rows]))
+            for rows in torch.split(order, settings.minibatch // settings.stretch):
+                minibatch = batch[rows]
+                if minibatch.size >= (2 if settings.normalize_advantage else 1):  # a lone sample has no standard deviation
+                    seen.append(self._step(minibatch))
             if self._steer(torch.stack(seen[first:])[:, KL].double().mean().item(), seen[-1][KL].item()):
                 break
         means = dict(zip(STATISTICS, torch.stack(seen).double().mean(0).tolist()))
@@ -194,9 +205,10 @@ class PPO(OnPolicy):
         statistics = torch.zeros(len(STATISTICS))
         self.optimizer.zero_grad()
         for rows in torch.arange(len(batch)).tensor_split(settings.accumulate):
-            share = len(rows) / len(batch)
+            samples = batch[slice(int(rows[0]), int(rows[-1]) + 1)]
+            share = samples.size / batch.size
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.amp):
-                value, part = loss(self.net, batch[slice(int(rows[0]), int(rows[-1]) + 1)], settings, weights)
+                value, part = loss(self.net, samples, settings, weights)
             (share * value if settings.accumulate > 1 else value).backward()  # type: ignore[no-untyped-call]
             statistics += share * part
         nn.utils.clip_grad_norm_(self.net.parameters(), settings.max_grad_norm)
@@ -215,28 +227,3 @@ class PPO(OnPolicy):
         if settings.kl_control == "learning_rate":
             self.control["rate_factor"] *= rate_step(mean_kl, settings.target_kl)
         return False
-
-    def _batch(self, rollout: Rollout) -> tuple[Batch, float]:
-        """What the agents did in a rollout as one batch, and how much of the returns' variance the critic explained (NaN where they have none)."""
-        settings, shape = self.settings, rollout.reward.shape
-        inputs = self.inputs(rollout.observation.reshape(-1, rollout.observation.shape[-1]))
-        action = torch.from_numpy(rollout.action.reshape(shape[0] * shape[1], *rollout.action.shape[2:]).copy())
-        allowed = None if rollout.allowed is None else torch.from_numpy(rollout.allowed.reshape(len(inputs), -1).copy())
-        with torch.no_grad():
-            policy, value_of = self.net(inputs) if allowed is None else self.net(inputs, allowed)
-            value = value_of.double().numpy().reshape(shape)
-            sampled = rollout.log_prob  # of rows that were ahead, by an earlier policy
-            log_prob = policy.log_prob(action) if sampled is None else torch.from_numpy(sampled.ravel().copy())
-            final_inputs = self.inputs(rollout.final_observation.reshape(-1, rollout.observation.shape[-1]))
-            final_value = self.net(final_inputs)[1].double().numpy().reshape(shape)
-        reward = rollout.reward / self.reward_scale.scale if self.reward_scale else rollout.reward
-        ends = rollout.terminated, rollout.truncated
-        advantage, returns = advantages(reward, value, final_value, *ends, settings.discount, settings.trace_decay, alive=rollout.alive)
-        old, gained, learnt = (torch.from_numpy(x.ravel().astype(np.float32)) for x in (value, advantage, returns))
-        batch = Batch(inputs, action, log_prob, old, gained, learnt, allowed)
-        if not rollout.alive.all():
-            batch = batch[torch.from_numpy(rollout.alive.ravel())]
-            value, returns = value[rollout.alive], returns[rollout.alive]
-        spread = float(returns.var())
-        explained = 1 - float((returns - value).var()) / spread if spread > 0 else float("nan")
-        return batch, explained

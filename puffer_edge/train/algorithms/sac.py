@@ -202,9 +202,8 @@ class SAC(Learner):
         if self.native is None:
             return self._advance_in_torch(s)
         with self.phases("update"):  # and the steps between, which take little
-            lived, statistics, returns, lengths = self.native.advance(self._normalizer, s.learning_rate_at(self.steps))
-        self.recent_returns.extend(returns.tolist())
-        self.recent_lengths.extend(lengths.tolist())
+            lived, statistics, ended = self.native.advance(self._normalizer, s.learning_rate_at(self.steps))
+        self._count_ended(*ended)
         return lived, statistics
 
     def _advance_in_torch(self, s: SACSettings) -> tuple[Lived, dict[str, float]]:

@@ -12,7 +12,7 @@ from puffer_edge.errors import Unsupported
 from puffer_edge.train.native import structs
 from puffer_edge.train.native.build import VARIANTS, library, variants
 
-VERSION = 4
+VERSION = 6
 """``PE_NATIVE_VERSION`` of the libraries that this code speaks with."""
 HERE = Path(__file__).parent
 BUILD = "python -m puffer_edge.train.native"
@@ -70,18 +70,21 @@ def _open(path: Path) -> Any:
     if version != VERSION:
         raise Unsupported(f"{path.name} has version {version}, this code speaks {VERSION}; build it again: {BUILD}")
     p, i64, i32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+    sequence = ctypes.POINTER(structs.Sequence)
     signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "pe_engine_new": (p, (i32, p, p, ctypes.c_char_p, i32)),
         "pe_engine_free": (None, (p,)),
         "pe_engine_flat": (i64, (p,)),
         "pe_engine_forward": (None, (p, p, i64, p, p)),
         "pe_engine_backward": (None, (p, p, i64, p, p, p)),
-        "pe_engine_rollout": (None, (p, p, p)),
+        "pe_engine_rollout": (None, (p, p, p, p, p)),
         "pe_engine_reset": (None, (p, p)),
         "pe_engine_advantages": (None, (p, p)),
         "pe_engine_update": (i32, (p, p)),
         "pe_engine_moments": (None, (p, i64, i32, p, p, p, p)),
         "pe_engine_order": (i32, (p, p, i32, p)),
+        "pe_cells_forward": (None, (i32, sequence, *[p] * 7)),
+        "pe_cells_backward": (None, (i32, sequence, *[p] * 8)),
         "pe_sac_new": (p, (i32, p, ctypes.c_char_p, i32)),
         "pe_sac_free": (None, (p,)),
         "pe_sac_flat": (i64, (p,)),

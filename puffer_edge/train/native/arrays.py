@@ -16,7 +16,7 @@ Kinds = dict[str, tuple[tuple[int, ...], Any]]
 MOST_SAMPLES = 2**31 - 1
 
 
-def rollout_kinds(shape: Any, environment: Any, horizon: int, environments: int, real: npt.DTypeLike) -> Kinds:
+def rollout_kinds(shape: Any, environment: Any, horizon: int, environments: int, real: npt.DTypeLike, costs: bool = False) -> Kinds:
     """Shape and type of each array that a rollout needs, by the field's name.
 
     Args:
@@ -25,6 +25,7 @@ def rollout_kinds(shape: Any, environment: Any, horizon: int, environments: int,
         horizon: T, steps.
         environments: E; N = E · agents are the rows.
         real: type of the library's numbers.
+        costs: there is a critic of costs.
 
     Raises:
         Unsupported: the environment is of another ABI, or does not fit the networks.
@@ -52,7 +53,7 @@ def rollout_kinds(shape: Any, environment: Any, horizon: int, environments: int,
         kinds["allowed"] = ((horizon, rows, shape.outputs), u1)
     if environment.n_parameters:
         kinds["parameters"] = ((environments, environment.n_parameters), f8)
-    if shape.critics > 1:
+    if costs:
         kinds |= dict.fromkeys(("cost_value", "final_cost_value"), ((horizon, rows), real))
     if shape.kind == "gaussian":
         return kinds | {"number": ((horizon, rows, groups), real), "scale": ((m,), f8), "offset": ((m,), f8)}
@@ -88,13 +89,16 @@ def _check_environment(shape: Any, environment: Any) -> None:
 def update_kinds(shape: Any, samples: int, real: npt.DTypeLike) -> Kinds:
     """The same of an update on so many samples."""
     kinds: Kinds = {"inputs": ((samples, shape.inputs), real), "adam_steps": ((1,), np.int64)}
-    kinds |= dict.fromkeys(("log_prob", "value", "advantage", "returns", *(("cost_returns",) if shape.critics > 1 else ())), ((samples,), real))
     kinds |= dict.fromkeys(("parameters", "first", "second"), ((shape.size,), real))
+    kinds |= dict.fromkeys(("value", "returns"), ((samples,), real))
+    if shape.kind == "value":
+        return kinds
+    kinds |= dict.fromkeys(("log_prob", "advantage"), ((samples,), real))
     action = ("number", real) if shape.kind == "gaussian" else ("choice", np.int32)
     return kinds | {action[0]: ((samples, len(shape.sizes)), action[1])}
 
 
-def check_rollout(shape: Any, rollout: Any, real: npt.DTypeLike) -> None:
+def check_rollout(shape: Any, rollout: Any, real: npt.DTypeLike, costs: bool = False) -> None:
     """See that a rollout holds what C will read and write.
 
     Raises:
@@ -104,7 +108,7 @@ def check_rollout(shape: Any, rollout: Any, real: npt.DTypeLike) -> None:
     if not rollout.env:
         raise InvalidInput("a rollout needs an environment")
     environment = structs.Environment.from_address(rollout.env)
-    kinds = rollout_kinds(shape, environment, rollout.horizon, rollout.environments, real)
+    kinds = rollout_kinds(shape, environment, rollout.horizon, rollout.environments, real, costs)
     _check_arrays("rollout", rollout, kinds, exact=True)
 
 

@@ -35,7 +35,7 @@ class MLPFunction(torch.autograd.Function):
 
 
 def outputs(engine: Engine, flat: torch.Tensor, parameters: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """The outputs of the policy, and right of them the value, and the cost value if there is one.
+    """The outputs of the policy, and right of them the value.
 
     Args:
         engine: for networks of this shape.
@@ -44,7 +44,7 @@ def outputs(engine: Engine, flat: torch.Tensor, parameters: Sequence[torch.Tenso
         x: (rows, inputs), through which no gradient flows.
 
     Returns:
-        (rows, outputs + critics).
+        (rows, outputs + 1).
 
     Raises:
         InvalidInput: sizes do not fit the engine, or the parameters are not those views.

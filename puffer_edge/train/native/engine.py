@@ -20,21 +20,20 @@ from puffer_edge.train.native import HERE, arrays, load, structs
 Array = npt.NDArray[Any]
 MOST_THREADS = 256
 MOST_PARAMETERS = 2**24
-ACTIVATIONS, KINDS = ("relu", "tanh"), ("categorical", "gaussian")
+ACTIVATIONS, KINDS = ("relu", "tanh"), ("categorical", "gaussian", "value")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the networks are: actor, critic and perhaps cost critic, each a multilayer perceptron, or one with one trunk.
+    """What the networks are: actor and critic, each a multilayer perceptron, or one with one trunk; or a critic alone.
 
     Attributes:
         inputs: n.
         hidden: widths of one to three hidden layers.
         activation: "relu" or "tanh".
-        kind: "categorical" or "gaussian".
-        sizes: choices of each group, or a 1 for each number of a Gaussian.
-        critics: 1, or 2 with a cost critic.
-        shared: one trunk for all.
+        kind: "categorical" or "gaussian", or "value" for a critic alone.
+        sizes: choices of each group, or a 1 for each number of a Gaussian; none of a critic alone.
+        shared: one trunk for both.
     """
 
     inputs: int
@@ -42,7 +41,6 @@ class Shape:
     activation: str
     kind: str
     sizes: tuple[int, ...]
-    critics: int = 1
     shared: bool = False
 
     @property
@@ -54,8 +52,8 @@ class Shape:
     def networks(self) -> tuple[tuple[int, ...], ...]:
         """Widths of each network, inputs first."""
         if self.shared:
-            return ((self.inputs, *self.hidden, self.outputs + self.critics),)
-        return tuple((self.inputs, *self.hidden, out) for out in (self.outputs, *[1] * self.critics))
+            return ((self.inputs, *self.hidden, self.outputs + 1),)
+        return tuple((self.inputs, *self.hidden, out) for out in (([] if self.kind == "value" else [self.outputs]) + [1]))
 
     @property
     def spread(self) -> int:
@@ -71,10 +69,13 @@ class Shape:
         """Why the native trainer does not take it; empty where it does."""
         if not 1 <= len(self.hidden) < structs.MOST_LAYERS:
             return f"it takes 1 to {structs.MOST_LAYERS - 1} hidden layers, not {len(self.hidden)}"
-        if self.activation not in ACTIVATIONS or self.kind not in KINDS or self.critics not in (1, 2):
-            known = f"activation {' or '.join(ACTIVATIONS)}, a head that is {' or '.join(KINDS)}, and 1 or 2 critics"
-            return f"it takes {known}, not {self.activation!r}, {self.kind!r} and {self.critics}"
-        if not self.sizes or min(self.sizes) < 1 or (self.kind == "gaussian" and max(self.sizes) > 1):
+        if self.activation not in ACTIVATIONS or self.kind not in KINDS:
+            known = f"activation {' or '.join(ACTIVATIONS)}, and a head that is {' or '.join(KINDS)}"
+            return f"it takes {known}, not {self.activation!r} and {self.kind!r}"
+        if self.kind == "value":
+            if self.sizes or self.shared:
+                return f"a critic alone has no choices and shares no trunk, not {self.sizes} and shared {self.shared}"
+        elif not self.sizes or min(self.sizes) < 1 or (self.kind == "gaussian" and max(self.sizes) > 1):
             return f"a head needs groups of at least one choice, or a 1 for each number of a Gaussian, not {self.sizes}"
         if not 1 <= min(itertools.chain(*self.networks)) <= max(itertools.chain(*self.networks)) <= 4096:
             return "it takes widths of 1 up to 4096"
@@ -164,14 +165,14 @@ class Engine(Held):
         for k, widths in enumerate(shape.networks):
             networks.layers[k] = len(widths) - 1
             networks.widths[k][: len(widths)] = list(widths)
-        head.kind, head.groups, head.critics = KINDS.index(shape.kind), len(shape.sizes), shape.critics
+        head.kind, head.groups = KINDS.index(shape.kind), len(shape.sizes)
         head.sizes[: len(shape.sizes)] = list(shape.sizes)
         self._make("pe_engine_new", ctypes.byref(networks), ctypes.byref(head))
         assert self._library.pe_engine_flat(self._engine) == shape.size
 
     def forward(self, parameters: Array, x: Array) -> Array:
-        """(rows, outputs and values) of (rows, inputs)."""
-        out = np.empty((len(x), self.shape.outputs + self.shape.critics), self.real)
+        """(rows, outputs and value) of (rows, inputs)."""
+        out = np.empty((len(x), self.shape.outputs + 1), self.real)
         flat, rows = self._flat(parameters), self._real("x", x, (len(x), self.shape.inputs))
         self._call("pe_engine_forward", _place(flat), len(x), _place(rows), _place(out))
         return out
@@ -180,7 +181,7 @@ class Engine(Held):
         """(size,) derivative by the parameters of what has derivative ``d`` by the outputs; that by log_std is 0."""
         gradient = np.zeros(self.shape.size, self.real)
         flat, rows = self._flat(parameters), self._real("x", x, (len(x), self.shape.inputs))
-        by = self._real("d", d, (len(x), self.shape.outputs + self.shape.critics))
+        by = self._real("d", d, (len(x), self.shape.outputs + 1))
         self._call("pe_engine_backward", _place(flat), len(x), _place(rows), _place(by), _place(gradient))
         return gradient
 
@@ -234,12 +235,14 @@ class Engine(Held):
         wrong = np.flatnonzero(~np.isfinite(rollout.held["observed"]).all(1))
         return (structs.FIRST_OBSERVATION, 0, int(wrong[0])) if len(wrong) else (0, 0, 0)
 
-    def rollout(self, parameters: Array, rollout: Any) -> tuple[int, int, int]:
+    def rollout(self, parameters: Array, rollout: Any, critic: Engine | None = None, critic_parameters: Array | None = None) -> tuple[int, int, int]:
         """Step a whole horizon.
 
         Args:
             parameters: (size,) flat buffer.
             rollout: ``structs.Rollout``, its arrays put there by ``fill``; ``arrays.rollout_kinds`` lists them.
+            critic: of costs; has as many threads.
+            critic_parameters: (size,) its flat buffer.
 
         Returns:
             What was NaN or infinite (0: nothing, else a key of ``structs.FAULTS``), at which step and row: the earliest, for any number
@@ -249,8 +252,15 @@ class Engine(Held):
             Unsupported: the environment is of another ABI, or does not fit the networks.
             InvalidInput: a number is out of range, or an array is missing or of another shape or type.
         """
-        arrays.check_rollout(self.shape, rollout, self.real)
-        self._call("pe_engine_rollout", _place(self._flat(parameters)), ctypes.byref(rollout))
+        costs: tuple[Any, ...] = (None, None)
+        if critic is not None:
+            if (critic.shape.kind, critic.shape.inputs, critic.threads, critic.real) != ("value", self.shape.inputs, self.threads, self.real):
+                raise InvalidInput("a critic of costs is of kind 'value', and has the inputs, threads and type of the engine that it serves")
+            assert critic_parameters is not None
+            critic_parameters = critic._flat(critic_parameters)
+            costs = critic._engine, _place(critic_parameters)
+        arrays.check_rollout(self.shape, rollout, self.real, critic is not None)
+        self._call("pe_engine_rollout", _place(self._flat(parameters)), *costs, ctypes.byref(rollout))
         return tuple(rollout.fault)
 
     def update(self, update: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,15 @@ import numpy.typing as npt
 from puffer_edge.contract import Contract
 from puffer_edge.envs.composition import Composition, compose
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.envs.native import available
 from puffer_edge.envs.plant import no_choice
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Normalizer
 from puffer_edge.spaces import Floats
-from puffer_edge.train.native import structs, why_not
+from puffer_edge.train.native import load, structs, why_not
+from puffer_edge.train.native.critic import NativeCritic
 from puffer_edge.train.native.engine import Engine, Shape, fill
 from puffer_edge.train.settings import PPOSettings, cores
 
@@ -31,7 +33,7 @@ STATE = ("state", "observed", "step", "elapsed", "episode_return", "episode_cost
 def shape_of(contract: Contract, settings: PPOSettings) -> Shape:
     """The networks of a contract under these settings."""
     kind = "categorical" if "discrete" in contract.head else "gaussian"
-    return Shape(contract.n_observations, settings.hidden, settings.activation, kind, contract.groups, 1, settings.shared)
+    return Shape(contract.n_observations, settings.hidden, settings.activation, kind, contract.groups, settings.shared)
 
 
 def obstacle(environment: Environment, settings: PPOSettings) -> str:
@@ -40,6 +42,8 @@ def obstacle(environment: Environment, settings: PPOSettings) -> str:
         return "amp is of the torch engine"
     if settings.exploration != "independent":
         return f"exploration {settings.exploration!r} is of the torch engine"
+    if settings.image:
+        return "a picture's convolutions are of the torch engine"
     if settings.epochs > structs.MOST_EPOCHS:
         return f"it makes up to {structs.MOST_EPOCHS} epochs"
     return shape_of(environment.contract, settings).why_not() or lacking(environment)
@@ -71,7 +75,8 @@ def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
         Unsupported: the settings ask for native kernels, which cannot serve.
     """
     shape = shape_of(contract, settings)
-    modules = "amp" if settings.amp else "exploration 'state'" if settings.exploration != "independent" else ""
+    asked = {"qat": settings.qat != "none", "amp": settings.amp, "exploration 'state'": settings.exploration != "independent"}
+    modules = next((name for name, is_asked in (asked | {"a picture": bool(settings.image)}).items() if is_asked), "")
     why = f"{modules} needs torch's modules" if modules else shape.why_not() or why_not()
     if settings.kernels == "torch" or (why and settings.kernels == "auto"):
         return None
@@ -80,19 +85,30 @@ def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
     return Engine(shape, settings.threads or threads_for(shape, settings))
 
 
+def cells_library(settings: PPOSettings) -> Any:
+    """The library that computes the torch engine's recurrent cells; None where torch does, because it is asked for or nothing else can.
+
+    Raises:
+        Unsupported: the settings ask for native kernels, and there are none here.
+    """
+    if settings.kernels == "torch" or (settings.kernels == "auto" and why_not()):
+        return None
+    return load()
+
+
 def threads_for(shape: Shape, settings: PPOSettings) -> int:
     """Threads that pay: all cores, but one where a minibatch is so small that waiting for each other would cost what they gain."""
     return cores() if min(settings.minibatch, settings.rows * settings.horizon) * shape.size >= SHARED_WORK else 1
 
 
-_SURROUNDED: dict[tuple[Environment, bytes], Composition] = {}
+_SURROUNDED: dict[tuple[Environment, bytes, Interventions], Composition] = {}
 
 
-def surrounded(environment: Environment, shield: Shield) -> Composition:
+def surrounded(environment: Environment, shield: Shield, interventions: Interventions) -> Composition:
     """The environment in fixed point behind its shield; composed once, as compiling takes a second or two."""
-    key = environment, shield.digest
+    key = environment, shield.digest, interventions
     if key not in _SURROUNDED:
-        _SURROUNDED[key] = compose(environment, shield)
+        _SURROUNDED[key] = compose(environment, shield, interventions)
     return _SURROUNDED[key]
 
 
@@ -109,6 +125,7 @@ class Experience:
         alive: the agent acted; there is nothing to learn where it did not.
         intervention_rate: share of the steps at which the shield acted.
         returns: of the episodes that ended, in order of time.
+        costs: of them.
         lengths: of them.
         arrays: inputs, actions, log-probabilities and values, for the update.
     """
@@ -121,6 +138,7 @@ class Experience:
     alive: npt.NDArray[np.bool_]
     intervention_rate: float = 0.0
     returns: Floats = field(default_factory=lambda: np.zeros(0))
+    costs: Floats = field(default_factory=lambda: np.zeros(0))
     lengths: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
@@ -134,8 +152,10 @@ class NativeEngine:
         shield: between proposal and actuator.
         seed: of environments, actions and shuffles, below 2^32.
         parameters: (size,) the flat buffer, changed in place.
+        critic: hidden widths, flat buffer and seed of a critic of costs; None where nobody asks for one.
 
     Attributes:
+        critic: of costs, if there is one.
         variant: instruction set of the library; bits may differ between two of them.
         threads: how many; bits do not depend on them.
 
@@ -144,7 +164,15 @@ class NativeEngine:
         MissingExtra: numba is not installed.
     """
 
-    def __init__(self, environment: Environment, settings: PPOSettings, shield: Shield, seed: int, parameters: npt.NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        settings: PPOSettings,
+        shield: Shield,
+        seed: int,
+        parameters: npt.NDArray[np.float32],
+        critic: tuple[tuple[int, ...], npt.NDArray[np.float32], int] | None = None,
+    ) -> None:
         if why := obstacle(environment, settings):
             raise Unsupported(f"the native engine does not train {environment.name}: {why}")
         self._environment, self._settings, self._seed = environment, settings, seed
@@ -153,7 +181,11 @@ class NativeEngine:
         self.variant, self.threads = self.engine.variant, self.engine.threads
         if parameters.shape != (self.engine.shape.size,) or not parameters.flags.c_contiguous:
             raise InvalidInput(f"the flat buffer has shape {parameters.shape}, the native engine needs ({self.engine.shape.size},)")
-        self._around = surrounded(environment, shield)
+        self.critic: NativeCritic | None = None
+        if critic is not None:
+            hidden, own, order = critic
+            self.critic = NativeCritic(Shape(shape.inputs, hidden, shape.activation, "value", ()), self.threads, own, order)
+        self._around = surrounded(environment, shield, settings.interventions)
         self._pointer = self._around.environment.pointer()
         self.parameters = parameters
         self._arrays = self._allocate()
@@ -183,7 +215,8 @@ class NativeEngine:
             ),
         }
         kinds |= dict.fromkeys(("episode_return", "episode_cost"), ((rows,), np.float64))
-        kinds |= dict.fromkeys(("log_prob", "value", "final_value"), (shape, np.float32))
+        values = ("value", "final_value", *(("cost_value", "final_cost_value") if self.critic else ()))
+        kinds |= dict.fromkeys(("log_prob", *values), (shape, np.float32))
         kinds |= dict.fromkeys(("reward", "cost", "finished_return", "finished_cost"), (shape, np.float64))
         kinds |= dict.fromkeys(("terminated", "truncated", "alive"), (shape, np.uint8))
         if self._pointer.struct.allow_many:
@@ -213,11 +246,12 @@ class NativeEngine:
         fill(r, mean=mean, deviation=deviation)
         r.clip = normalizer.clip
         before = self._interventions()
-        self._raise_for(*self.engine.rollout(self.parameters, r))
+        critic = (self.critic.engine, self.critic.parameters) if self.critic else ()
+        self._raise_for(*self.engine.rollout(self.parameters, r, *critic))
         ended = np.nonzero(a["finished_length"])
         terminated, truncated, alive = (a[name].view(np.bool_) for name in ("terminated", "truncated", "alive"))
         rate = (self._interventions() - before) / max(int(alive.sum()), 1)
-        finished = a["finished_return"][ended], a["finished_length"][ended]
+        finished = a["finished_return"][ended], a["finished_cost"][ended], a["finished_length"][ended]
         return Experience(a["observation"], a["reward"], a["cost"], terminated, truncated, alive, rate, *finished, a)
 
     def _interventions(self) -> float:
@@ -232,7 +266,14 @@ class NativeEngine:
             raise InvalidInput(no_choice(name, row, f"at step {step} of its training"))
         raise Diverged(f"{name} gave {structs.FAULTS[what]} that is NaN or infinite, in row {row} at step {step} of its training")
 
-    def update(self, experience: Experience, reward_scale: float, rates: Mapping[str, float], epochs: int) -> dict[str, float]:
+    def update(
+        self,
+        experience: Experience,
+        reward_scale: float,
+        rates: Mapping[str, float],
+        epochs: int,
+        weigh: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = lambda advantage: advantage,
+    ) -> dict[str, float]:
         """Epochs of PPO on one rollout.
 
         Args:
@@ -240,6 +281,7 @@ class NativeEngine:
             reward_scale: what rewards are divided by.
             rates: "learning_rate", "entropy_weight", "kl_weight" and "stop_kl" (0: never) of this update.
             epochs: how many.
+            weigh: makes of the (T, N) reward advantages those that the policy learns from.
 
         Returns:
             ``STATISTICS`` in the mean over minibatches, "gradient_norm", "explained_variance", and "epoch_kl", the last epoch's mean.
@@ -250,7 +292,7 @@ class NativeEngine:
         advantage, returns = self.engine.advantages(*about, reward_scale=reward_scale, alive=alive)
         action = "choice" if self.engine.shape.kind == "categorical" else "number"
         held = {name: a[name] for name in ("inputs", "log_prob", "value", action, "allowed") if name in a}
-        held |= {"advantage": advantage, "returns": returns}
+        held |= {"advantage": weigh(advantage), "returns": returns}
         if alive is not None:
             held = {name: x[alive] for name, x in held.items()}
         value, returns = held["value"], held["returns"]
@@ -273,7 +315,7 @@ class NativeEngine:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All that changes, by name."""
-        return {name: self._arrays[name] for name in STATE}
+        return {name: self._arrays[name] for name in STATE} | (self.critic.state() if self.critic else {})
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``state`` gave.

@@ -88,7 +88,7 @@ class NativeSAC:
         self._environment, self._settings = environment, settings
         self.engine = SACEngine(shape, settings.threads or (cores() if settings.minibatch * shape.size >= SHARED_WORK else 1))
         self.variant, self.threads = self.engine.variant, self.engine.threads
-        self._around = surrounded(environment, shield)
+        self._around = surrounded(environment, shield, settings.interventions)
         self._pointer = self._around.environment.pointer()
         self.replay = Replay(settings.rows, settings.replay, shape.inputs, shape.numbers)
         self._structure = self._describe(seed, target_entropy)
@@ -110,7 +110,7 @@ class NativeSAC:
         fill_ring(r, self.replay)
         return r
 
-    def advance(self, normalizer: Normalizer, rate: float) -> tuple[Horizon, dict[str, float], Floats, npt.NDArray[np.int32]]:
+    def advance(self, normalizer: Normalizer, rate: float) -> tuple[Horizon, dict[str, float], tuple[Floats, Floats, npt.NDArray[np.int32]]]:
         """Step over a horizon, with the updates that are due.
 
         Args:
@@ -118,7 +118,7 @@ class NativeSAC:
             rate: learning rate.
 
         Returns:
-            what was lived; statistics, NaN before the first update; returns and lengths of the episodes that ended, in order of time.
+            what was lived; statistics, NaN before the first update; returns, costs and lengths of the episodes that ended, in order of time.
 
         Raises:
             Diverged: the environment gave NaN or infinite numbers; the message says what and where.
@@ -132,7 +132,8 @@ class NativeSAC:
         ended = np.nonzero(a["finished_length"])
         rate = (self._interventions() - before) / a["reward"].size
         lived = Horizon(a["seen"], a["reward"], a["cost"], np.ones(a["reward"].shape, bool), rate)
-        return lived, dict(zip(structs.SAC_STATISTICS, r.statistics)), a["finished_return"][ended], a["finished_length"][ended]
+        finished = a["finished_return"][ended], a["finished_cost"][ended], a["finished_length"][ended]
+        return lived, dict(zip(structs.SAC_STATISTICS, r.statistics)), finished
 
     def _interventions(self) -> float:
         """Steps at which the shield has acted, in all."""

@@ -6,9 +6,9 @@ import ctypes
 from ctypes import c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
-MOST_LAYERS, MOST_NETWORKS, MOST_GROUPS, MOST_OUTPUTS, BLOCK = 4, 3, 16, 256, 48
+MOST_LAYERS, MOST_NETWORKS, MOST_GROUPS, MOST_OUTPUTS, BLOCK = 4, 2, 16, 256, 48
 MOST_ACTIONS, MOST_STEPS, ENVIRONMENT_VERSION = 64, 2**31 - 1, 2
-STATISTICS = ("policy_loss", "value_loss", "cost_value_loss", "entropy", "approx_kl", "clip_fraction")
+STATISTICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 SAC_STATISTICS = ("critic_loss", "actor_loss", "temperature_loss", "entropy", "temperature", "value")
 FAULTS = {1: "an observation", 2: "a reward", 3: "a cost", 4: "a first observation"}
 FIRST_OBSERVATION, NO_CHOICE = 4, 5
@@ -38,10 +38,10 @@ Networks = _structure(
         ("widths", (c_int32 * (MOST_LAYERS + 1)) * MOST_NETWORKS),
     ],
 )
-Head = _structure("Head", [("kind", c_int32), ("groups", c_int32), ("sizes", c_int32 * MOST_GROUPS), ("critics", c_int32)])
+Head = _structure("Head", [("kind", c_int32), ("groups", c_int32), ("sizes", c_int32 * MOST_GROUPS)])
 Loss = _structure(
     "Loss",
-    [(name, c_double) for name in ("clip", "dual_clip", "value_weight", "value_clip", "cost_value_weight", "entropy_weight", "kl_weight")]
+    [(name, c_double) for name in ("clip", "dual_clip", "value_weight", "value_clip", "entropy_weight", "kl_weight")]
     + [("value_form", c_int32), ("unused", c_int32)],
 )
 Rollout = _structure(
@@ -53,6 +53,7 @@ Rollout = _structure(
     + _pointers("reward", "cost", "terminated", "truncated", "alive", "allowed", "finished_return", "finished_cost", "finished_length")
     + [("fault", c_int64 * 3)],
 )
+Sequence = _structure("Sequence", [(name, c_int64) for name in ("steps", "cells", "rows", "size")] + _pointers("kept", "start"))
 Advantages = _structure(
     "Advantages",
     [("horizon", c_int64), ("rows", c_int64)]
@@ -65,7 +66,7 @@ Update = _structure(
     + [("normalize_advantage", c_int32), ("unused", c_int32)]
     + [(name, c_double) for name in ("learning_rate", "beta1", "beta2", "epsilon", "max_grad_norm", "stop_kl")]
     + [("loss", Loss)]
-    + _pointers("inputs", "log_prob", "value", "advantage", "returns", "cost_returns", "choice", "number", "allowed")
+    + _pointers("inputs", "log_prob", "value", "advantage", "returns", "choice", "number", "allowed")
     + _pointers("parameters", "first", "second", "adam_steps")
     + [("statistics", c_double * (len(STATISTICS) + 1)), ("epoch_kl", c_double * MOST_EPOCHS), ("epochs_done", c_int32), ("unused_too", c_int32)],
 )

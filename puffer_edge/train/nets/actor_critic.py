@@ -1,22 +1,19 @@
-"""Multilayer perceptrons on one flat buffer, an actor and a critic: the actor alone is deployed."""
+"""Multilayer perceptrons, after convolutions where a picture is seen, on one flat buffer: an actor and a critic, of which the actor is deployed."""
 
 from __future__ import annotations
 
-import itertools
-import math
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
 from puffer_edge.contract import Contract
-from puffer_edge.errors import InvalidInput
-from puffer_edge.policy import Layer
-from puffer_edge.train.distributions import Categorical, Choices, Distribution, Gaussian, StateDependent, forbid
+from puffer_edge.policy import AnyLayer
+from puffer_edge.train.distributions import Distribution, distribution_of
+from puffer_edge.train.integers import Integers
 from puffer_edge.train.native import autograd
 from puffer_edge.train.native.engine import Engine
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+from puffer_edge.train.nets import encoder
 
 
 class ActorCritic(nn.Module):
@@ -37,13 +34,17 @@ class ActorCritic(nn.Module):
         generator: draws the weights.
         exploration: "independent" noise, or "state" for ``StateDependent``, whose deviation has a row for each feature.
         shared: the actor's hidden layers are the critic's too.
+        image: (channels, height, width) of what is observed, where it is a picture.
+        filters: of each convolution that it goes through first.
 
     Attributes:
         flat: (size,) float32, all parameters.
         kernels: what computes ``forward`` in the place of torch's modules, if it is there.
+        integers: what computes the actor in integers, if it is there; observations then are int32 in the contract's fixed point.
     """
 
     kernels: Engine | None = None
+    integers: Integers | None = None
 
     def __init__(
         self,
@@ -54,13 +55,14 @@ class ActorCritic(nn.Module):
         generator: torch.Generator,
         exploration: str = "independent",
         shared: bool = False,
+        image: Sequence[int] = (),
+        filters: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.activation, self.head, self.shared = activation, contract.head, shared
-        self.sizes = tuple(len(levels) for levels in contract.levels) if contract.head == "multi_discrete" else ()
-        n, outputs = contract.n_observations, contract.n_outputs
-        self.actor = _mlp((n, *hidden, outputs), activation, 0.01, generator)
-        self.critic = _mlp((n, *hidden, 1), activation, 1.0, generator)
+        self.activation, self.contract, self.shared = activation, contract, shared
+        n, outputs, picture = contract.n_observations, contract.n_outputs, (image, filters)
+        self.actor = encoder.network(n, (*hidden, outputs), activation, 0.01, generator, *picture)
+        self.critic = encoder.network(n, (*hidden, 1), activation, 1.0, generator, *picture)
         if shared:
             self.critic = nn.Sequential(*list(self.actor)[:-1], self.critic[-1])
         if contract.head not in ("discrete", "multi_discrete"):
@@ -72,7 +74,7 @@ class ActorCritic(nn.Module):
 
     def _flatten(self) -> torch.Tensor:
         """Move all parameters into one tensor, of which they become views."""
-        actor, critic = (_linear(network) for network in (self.actor, self.critic))
+        actor, critic = (encoder.weighted(network) for network in (self.actor, self.critic))
         places: list[tuple[nn.Module, str]] = []
         if self.shared:
             places = [(layer, name) for layer in actor[:-1] for name in ("weight", "bias")]
@@ -92,11 +94,13 @@ class ActorCritic(nn.Module):
 
     def distribution(self, inputs: torch.Tensor, allowed: torch.Tensor | None = None) -> Distribution:
         """The policy alone; see ``forward``."""
+        if self.integers is not None:
+            return self._of(self.integers.outputs(encoder.weighted(self.actor), self.flat, inputs), allowed)
         if self.kernels is not None:
             return self(inputs, allowed)[0]  # type: ignore[no-any-return]
         if hasattr(self, "log_std") and self.log_std.dim() == 2:
             features = self.actor[:-1](inputs)
-            return StateDependent(self.actor[-1](features), features.detach(), self.log_std)
+            return distribution_of(self.contract, self.actor[-1](features), allowed, self.log_std, features)
         return self._of(self.actor(inputs), allowed)
 
     def forward(self, inputs: torch.Tensor, allowed: torch.Tensor | None = None) -> tuple[Distribution, torch.Tensor]:
@@ -109,6 +113,8 @@ class ActorCritic(nn.Module):
         Raises:
             InvalidInput: choices are excluded from a head that gives numbers.
         """
+        if self.integers is not None:
+            return self.distribution(inputs, allowed), self.value(self.integers.whitened(self.flat, inputs))
         if self.kernels is None:
             return self.distribution(inputs, allowed), self.value(inputs)
         out = autograd.outputs(self.kernels, self.flat, self._inner, inputs)
@@ -116,37 +122,13 @@ class ActorCritic(nn.Module):
 
     def _of(self, outputs: torch.Tensor, allowed: torch.Tensor | None) -> Distribution:
         """The policy whose parameters are these (B, n_outputs)."""
-        if self.head in ("discrete", "multi_discrete"):
-            logits = outputs if allowed is None else forbid(outputs, allowed)
-            return Categorical(logits) if self.head == "discrete" else Choices(logits, self.sizes)
-        if allowed is not None:
-            raise InvalidInput(f"a mask excludes choices, and the head {self.head!r} gives numbers")
-        return Gaussian(outputs, self.log_std)
+        return distribution_of(self.contract, outputs, allowed, getattr(self, "log_std", None))
 
     def value(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B,) values of (B, n_observations) normalised observations."""
         values: torch.Tensor = self.critic(inputs)[:, 0]
         return values
 
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self) -> tuple[AnyLayer, ...]:
         """The actor, as the layers of a ``Policy``."""
-        linear = _linear(self.actor)
-        activations = [self.activation] * (len(linear) - 1) + ["none"]
-        return tuple(
-            Layer(m.weight.detach().numpy().astype(np.float64), m.bias.detach().numpy().astype(np.float64), a) for m, a in zip(linear, activations)
-        )
-
-
-def _linear(network: nn.Sequential) -> list[nn.Linear]:
-    return [module for module in network if isinstance(module, nn.Linear)]
-
-
-def _mlp(widths: tuple[int, ...], activation: str, last_gain: float, generator: torch.Generator) -> nn.Sequential:
-    modules: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(widths):
-        linear = nn.Linear(inputs, outputs)
-        nn.init.orthogonal_(linear.weight, math.sqrt(2), generator=generator)
-        nn.init.zeros_(linear.bias)
-        modules += [linear, ACTIVATIONS[activation]()]
-    nn.init.orthogonal_(linear.weight, last_gain, generator=generator)
-    return nn.Sequential(*modules[:-1])
+        return encoder.layers(self.actor, self.activation)

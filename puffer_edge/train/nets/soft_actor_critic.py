@@ -13,7 +13,7 @@ from torch import nn
 from puffer_edge.contract import Contract
 from puffer_edge.policy import Layer
 from puffer_edge.train.distributions import Gaussian, StateDependent
-from puffer_edge.train.nets.actor_critic import ACTIVATIONS
+from puffer_edge.train.nets.encoder import ACTIVATIONS
 
 LOG_STD = (-20.0, 2.0)
 """Bounds of the actor's log standard deviation (Haarnoja et al., 2018)."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.interventions import Interventions
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
@@ -82,19 +83,22 @@ class Fleet:
         shield: between proposal and actuator.
         world: the processes.
         batch: workers to wait for before the policy acts for them; 0: half of them, so that the others step meanwhile.
+        interventions: as in ``Plant``.
 
     Raises:
         InvalidInput: there are fewer workers than that.
     """
 
-    def __init__(self, environment: Environment, seed: int, shield: Shield, world: Processes, batch: int = 0) -> None:
+    def __init__(
+        self, environment: Environment, seed: int, shield: Shield, world: Processes, batch: int = 0, interventions: Interventions | None = None
+    ) -> None:
         workers = len(world.blocks)
         if not 0 <= batch <= workers:
             raise InvalidInput(f"{workers} workers cannot be waited for {batch} at a time: batch lies in 1 … {workers}, or is 0 for half of them")
         self.world, self.batch, self.updates = world, batch or -(-workers // 2), 0
         seeds = np.random.SeedSequence(seed).generate_state(workers)
         blocks = [Block(world, k) for k in range(workers)]
-        self.plants = [Plant(environment, b.last - b.first, int(s), shield, b) for b, s in zip(blocks, seeds)]
+        self.plants = [Plant(environment, b.last - b.first, int(s), shield, b, interventions) for b, s in zip(blocks, seeds)]
         edges = np.cumsum([0, *(plant.rows for plant in self.plants)])
         self.rows = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:])]
         self._sent: dict[int, Sent] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from puffer_edge.train.algorithms.ppo import Batch, Weights, loss
+from puffer_edge.train.algorithms.ppo import Batch, Weights, critic_loss, loss
 from puffer_edge.train.native.engine import Shape
 from puffer_edge.train.settings import PPOSettings
 
@@ -17,11 +17,11 @@ SHAPES = {
     "classic": Shape(4, (64, 64), "tanh", "categorical", (2,)),
     "one layer": Shape(3, (13,), "relu", "categorical", (5,)),
     "three layers": Shape(7, (33, 17, 9), "tanh", "categorical", (3, 4, 2)),
-    "cost critic": Shape(5, (16, 24), "relu", "categorical", (3,), 2),
+    "critic alone": Shape(5, (16, 24), "relu", "value", ()),
     "gaussian": Shape(6, (20, 31), "tanh", "gaussian", (1, 1, 1)),
-    "gaussian with a cost critic": Shape(2, (7, 5), "relu", "gaussian", (1,), 2),
-    "shared": Shape(4, (48, 32), "relu", "categorical", (2, 3), 1, True),
-    "shared gaussian": Shape(3, (8, 8), "tanh", "gaussian", (1, 1), 2, True),
+    "small gaussian": Shape(2, (7, 5), "relu", "gaussian", (1,)),
+    "shared": Shape(4, (48, 32), "relu", "categorical", (2, 3), True),
+    "shared gaussian": Shape(3, (8, 8), "tanh", "gaussian", (1, 1), True),
 }
 
 
@@ -35,7 +35,7 @@ def parameters(shape: Shape, seed: int = 0) -> Array:
 
 
 def outputs(shape: Shape, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(rows, outputs and values)."""
+    """(rows, outputs and value)."""
     at, found = 0, []
     for widths in shape.networks:
         y = x
@@ -65,9 +65,6 @@ class Net:
             return Gaussian(first, self.flat[-self.shape.spread :]), value
         return Groups(first, self.shape.sizes), value
 
-    def cost_value(self, x: torch.Tensor) -> torch.Tensor:
-        return outputs(self.shape, self.flat, x)[:, self.shape.outputs + 1]
-
 
 class Groups:
     """Several choices side by side, by torch's own distributions."""
@@ -94,6 +91,8 @@ def samples(shape: Shape, count: int, seed: int = 1, masked: bool = False) -> di
     """A rollout's worth of random samples, float64; old probabilities near the new ones, some beyond every clip."""
     rng, flat = np.random.default_rng(seed), torch.from_numpy(parameters(shape))
     x = rng.standard_normal((count, shape.inputs))
+    if shape.kind == "value":
+        return {"inputs": x} | {name: rng.normal(0, 1, count) for name in ("value", "returns")}
     found = {"allowed": masks(shape, count, rng)} if masked else {}
     policy = Net(shape, flat)(torch.from_numpy(x), torch.from_numpy(found["allowed"]) if masked else None)[0]
     if shape.kind == "gaussian":
@@ -105,16 +104,17 @@ def samples(shape: Shape, count: int, seed: int = 1, masked: bool = False) -> di
         action = np.stack([rng.integers(0, size, count) for size in shape.sizes], 1)
     log_prob = policy.log_prob(torch.from_numpy(action)).numpy() + rng.normal(0, 0.4, count)
     found |= {"inputs": x, "action": action, "log_prob": log_prob}
-    return found | {name: rng.normal(0, 1, count) for name in ("value", "advantage", "returns", "cost_returns")}
+    return found | {name: rng.normal(0, 1, count) for name in ("value", "advantage", "returns")}
 
 
-def total(shape: Shape, flat: torch.Tensor, data: dict[str, Array], rows: Array, settings: PPOSettings, weights: Weights, cost_weight: float) -> Any:
+def total(shape: Shape, flat: torch.Tensor, data: dict[str, Array], rows: Array, settings: PPOSettings, weights: Weights) -> Any:
     """The loss of some samples and its statistics."""
     part = {name: torch.from_numpy(x[rows]) for name, x in data.items()}
+    if shape.kind == "value":
+        none = torch.zeros(len(rows))
+        batch = Batch(part["inputs"], none, none, part["value"], none, part["returns"])
+        error, nil = critic_loss(outputs(shape, flat, part["inputs"])[:, 0], batch, settings), torch.zeros((), dtype=torch.float64)
+        return settings.value_weight * error, torch.stack([nil, error.detach(), nil, nil, nil])
     batch = Batch(*(part[name] for name in ("inputs", "action", "log_prob", "value", "advantage", "returns")), part.get("allowed"))
     batch = batch.normalized() if settings.normalize_advantage else batch
-    net = Net(shape, flat)
-    value, statistics = loss(net, batch, settings, weights)  # type: ignore[arg-type]
-    if shape.critics > 1:
-        value = value + cost_weight * (net.cost_value(part["inputs"]) - part["cost_returns"]).square().mean()
-    return value, statistics
+    return loss(Net(shape, flat), batch, settings, weights)  # type: ignore[arg-type]

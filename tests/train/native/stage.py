@@ -81,9 +81,11 @@ def masking(environment: Any, choices: int, allowed: Callable[[Array], Array]) -
     return allow_many
 
 
-def stage(engine: Engine, environment: Any, horizon: int, environments: int, seed: int = 3, **given: Array) -> tuple[Any, dict[str, Array]]:
+def stage(
+    engine: Engine, environment: Any, horizon: int, environments: int, seed: int = 3, costs: bool = False, **given: Array
+) -> tuple[Any, dict[str, Array]]:
     """The structure of a rollout, and its arrays by name."""
-    kinds = arrays.rollout_kinds(engine.shape, environment, horizon, environments, engine.real)
+    kinds = arrays.rollout_kinds(engine.shape, environment, horizon, environments, engine.real, costs)
     held = {name: np.zeros(shape, dtype) for name, (shape, dtype) in kinds.items()} | given
     for name in ("deviation", "scale"):
         if name in held and name not in given:
@@ -141,6 +143,6 @@ def trained(engine: Engine, environment: Any, parameters: Array, rounds: int, ke
     return held | learnt
 
 
-def shaped(environment: Any, kind: str, sizes: tuple[int, ...], critics: int = 1) -> Shape:
+def shaped(environment: Any, kind: str, sizes: tuple[int, ...]) -> Shape:
     """Small networks that fit an environment."""
-    return Shape(environment.n_observation, (19, 8), "tanh", kind, sizes, critics)
+    return Shape(environment.n_observation, (19, 8), "tanh", kind, sizes)

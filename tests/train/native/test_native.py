@@ -27,7 +27,6 @@ LOSSES = {
     "clipped, dual": PPOSettings(value_loss="clipped", value_clip=0.3, dual_clip=1.5),
     "clamped, penalty": PPOSettings(value_loss="clamped", value_clip=0.8, normalize_advantage=False),
 }
-COST_WEIGHT = 0.7
 
 
 def distance(a: Array, b: Array) -> float:
@@ -39,7 +38,7 @@ def test_outputs_and_gradients_are_autograds(name: str, folder: Path, runs: list
     shape, rng = SHAPES[name], np.random.default_rng(0)
     flat = parameters(shape)
     for rows in (1, 47, 48, 500):
-        x, d = rng.standard_normal((rows, shape.inputs)), rng.standard_normal((rows, shape.outputs + shape.critics))
+        x, d = rng.standard_normal((rows, shape.inputs)), rng.standard_normal((rows, shape.outputs + 1))
         wanted = torch.from_numpy(flat).requires_grad_()
         out = outputs(shape, wanted, torch.from_numpy(x))
         out.backward(torch.from_numpy(d))
@@ -57,14 +56,16 @@ def update_of(engine: Engine, data: dict[str, Array], settings: PPOSettings, wei
     held |= {"first": np.zeros_like(held["parameters"]), "second": np.zeros_like(held["parameters"]), "adam_steps": np.zeros(1, np.int64)}
     u = structs.Update()
     u.samples, u.minibatch, u.epochs, u.seed, u.update = count, settings.minibatch, settings.epochs, 5, 9
-    u.normalize_advantage, u.learning_rate, u.beta1, u.beta2, u.epsilon = settings.normalize_advantage, 1e-3, 0.9, 0.999, 1e-5
+    u.normalize_advantage, u.learning_rate = settings.normalize_advantage and "advantage" in data, 1e-3
+    u.beta1, u.beta2, u.epsilon = 0.9, 0.999, 1e-5
     u.max_grad_norm = settings.max_grad_norm
     u.loss.clip, u.loss.dual_clip, u.loss.value_form = settings.clip, settings.dual_clip or 0.0, structs.VALUE_FORMS.index(settings.value_loss)
-    u.loss.value_weight, u.loss.value_clip, u.loss.cost_value_weight = settings.value_weight, settings.value_clip, COST_WEIGHT
+    u.loss.value_weight, u.loss.value_clip = settings.value_weight, settings.value_clip
     u.loss.entropy_weight, u.loss.kl_weight = weights.entropy, weights.kl
     for name, value in about.items():
         setattr(u, name, value)
-    action = {"number": data["action"].astype(real)} if engine.shape.kind == "gaussian" else {"choice": data["action"].astype(np.int32)}
+    kinds = {"gaussian": ("number", real), "categorical": ("choice", np.int32)}
+    action = {kinds[engine.shape.kind][0]: data["action"].astype(kinds[engine.shape.kind][1])} if "action" in data else {}
     mask = {"allowed": data["allowed"].astype(np.uint8)} if "allowed" in data else {}
     fill(u, **held, **action, **mask, **{name: x.astype(real) for name, x in data.items() if name not in ("action", "allowed")})
     return u, held
@@ -76,7 +77,7 @@ def in_torch(shape: Shape, data: dict[str, Array], settings: PPOSettings, weight
     optimizer = torch.optim.Adam([flat], lr=1e-3, eps=1e-5)
     for order in orders:
         for k in range(0, len(order), settings.minibatch):
-            value, statistics = total(shape, flat, data, order[k : k + settings.minibatch], settings, weights, COST_WEIGHT)
+            value, statistics = total(shape, flat, data, order[k : k + settings.minibatch], settings, weights)
             optimizer.zero_grad()
             value.backward()
             torch.nn.utils.clip_grad_norm_([flat], settings.max_grad_norm)
@@ -108,7 +109,7 @@ def test_a_whole_update_is_torchs(name: str, kind: str, double: Path, folder: Pa
         assert distance(held["parameters"], wanted) < 2e-3  # Adam divides small gradients by small deviations
 
 
-@pytest.mark.parametrize("name", ["classic", "three layers", "cost critic", "shared"])
+@pytest.mark.parametrize("name", ["classic", "three layers", "shared"])
 def test_a_masked_update_is_torchs(name: str, double: Path, folder: Path, runs: list[str]) -> None:
     """The same, with some choices out of reach; an entropy bonus, which would pull at them."""
     shape, settings, weights = SHAPES[name], PPOSettings(epochs=3, minibatch=150), Weights(0.05, 0.3)
@@ -147,7 +148,7 @@ def test_what_is_never_allowed_has_no_gradient(folder: Path, runs: list[str]) ->
         assert moved[0].tolist() == moved[1].tolist() == [True, True, False, True]
 
 
-@pytest.mark.parametrize("name", ["classic", "gaussian", "shared"])
+@pytest.mark.parametrize("name", ["classic", "gaussian", "shared", "critic alone"])
 def test_bits_do_not_depend_on_threads(name: str, folder: Path, runs: list[str]) -> None:
     shape, settings = SHAPES[name], PPOSettings(epochs=2, minibatch=333)
     for variant in runs:
@@ -251,7 +252,7 @@ def functions(variant: str, folder: Path, x: Array) -> list[Array]:
 
 
 def test_nan_in_a_weight_or_an_input_reaches_the_outputs(folder: Path, runs: list[str]) -> None:
-    for variant, name in itertools.product(runs, ("classic", "cost critic")):
+    for variant, name in itertools.product(runs, ("classic", "critic alone")):
         engine, shape = Engine(SHAPES[name], 1, variant, folder), SHAPES[name]
         flat, x = parameters(shape).astype(np.float32), np.ones((50, shape.inputs), np.float32)
         assert np.isfinite(engine.forward(flat, x)).all()
@@ -259,7 +260,7 @@ def test_nan_in_a_weight_or_an_input_reaches_the_outputs(folder: Path, runs: lis
         out = engine.forward(flat, x)
         assert np.isnan(out[7]).all() and np.isfinite(np.delete(out, 7, 0)).all()
         flat[0] = np.nan
-        assert np.isnan(engine.forward(flat, x[:1])[0, : shape.outputs]).all()
+        assert np.isnan(engine.forward(flat, x[:1])[0, : shape.outputs or 1]).all()
 
 
 def test_functions_are_as_exact_as_they_say(folder: Path, runs: list[str]) -> None:
@@ -290,7 +291,7 @@ def test_what_it_does_not_take_is_refused_before_c_is_called(folder: Path, tmp_p
         (replace(good, sizes=()), "groups of at least one choice"),
         (replace(good, kind="gaussian", sizes=(2,)), "a 1 for each number"),
         (replace(good, activation="gelu"), "activation relu or tanh"),
-        (replace(good, critics=3), "1 or 2 critics"),
+        (replace(good, kind="value"), "a critic alone has no choices"),
         (replace(good, hidden=(4096, 4096)), "16777216 parameters, not 3"),
     ):
         with pytest.raises(Unsupported, match=says):

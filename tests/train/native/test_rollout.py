@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from puffer_edge.train.native.engine import Engine, Shape, fill
 from tests.train.native.reference import parameters
 from tests.train.native.stage import Array, cartpole_in_c, in_python, masking, philox, shaped, stage, trained, uniform
 
-CARTPOLE = Shape(4, (24, 17), "tanh", "categorical", (2,), 2)
+CARTPOLE = Shape(4, (24, 17), "tanh", "categorical", (2,))
+CRITIC = Shape(4, (13, 20), "relu", "value", ())
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +34,14 @@ def test_a_rollout_is_what_numpy_does_step_by_step(cartpole: tuple[Any, Any], fo
     for variant in runs:
         engine, flat = Engine(CARTPOLE, 2, variant, folder), parameters(CARTPOLE).astype(np.float32)
         about = {"mean": np.array([0.01, 0.0, -0.02, 0.1]), "deviation": np.array([0.1, 0.002, 0.2, 0.5]), "levels": np.array([-10.0, 10.0])}
-        r, held = stage(engine, cartpole[0], horizon, rows, seed, **about)
+        critic, priced = Engine(CRITIC, 2, variant, folder), parameters(CRITIC, 1).astype(np.float32)
+        r, held = stage(engine, cartpole[0], horizon, rows, seed, True, **about)
         assert engine.reset(r) == (0, 0, 0)
         count, elapsed, total, cost = (np.zeros(rows, kind) for kind in (np.uint64, np.int64, np.float64, np.float64))
         state = started(count, seed)
         endings = np.zeros(2, int)
         for _ in range(2):
-            assert engine.rollout(flat, r) == (0, 0, 0)
+            assert engine.rollout(flat, r, critic, priced) == (0, 0, 0)
             for t in range(horizon):
                 np.testing.assert_allclose(held["observation"][t], state, rtol=1e-9, atol=1e-12)
                 inputs = np.clip((held["observation"][t] - about["mean"]) / about["deviation"], -10, 10).astype(np.float32)
@@ -48,7 +49,7 @@ def test_a_rollout_is_what_numpy_does_step_by_step(cartpole: tuple[Any, Any], fo
                 assert (np.abs(inputs) == 10).any()
                 out = engine.forward(flat, inputs)
                 np.testing.assert_array_equal(held["value"][t], out[:, 2])
-                np.testing.assert_array_equal(held["cost_value"][t], out[:, 3])
+                np.testing.assert_array_equal(held["cost_value"][t], critic.forward(priced, inputs)[:, 0])
                 choice = held["choice"][t, :, 0]
                 check_choice(
                     out[:, :2].astype(np.float64), choice, held["log_prob"][t], uniform(philox((0, np.arange(rows), count, 0), (seed, 1))[0])
@@ -65,9 +66,9 @@ def test_a_rollout_is_what_numpy_does_step_by_step(cartpole: tuple[Any, Any], fo
                 np.testing.assert_array_equal(held["finished_return"][t], np.where(over, total, np.nan))
                 np.testing.assert_array_equal(held["finished_cost"][t], np.where(over, cost, np.nan))
                 np.testing.assert_array_equal(held["finished_length"][t], np.where(over, elapsed, 0))
-                after = engine.forward(flat, np.clip((state - about["mean"]) / about["deviation"], -10, 10).astype(np.float32))
-                for name, k in (("final_value", 2), ("final_cost_value", 3)):
-                    np.testing.assert_allclose(held[name][t], np.where(terminated, 0, after[:, k]), rtol=1e-5, atol=1e-6)
+                after = np.clip((state - about["mean"]) / about["deviation"], -10, 10).astype(np.float32)
+                for name, value in (("final_value", engine.forward(flat, after)[:, 2]), ("final_cost_value", critic.forward(priced, after)[:, 0])):
+                    np.testing.assert_allclose(held[name][t], np.where(terminated, 0, value), rtol=1e-5, atol=1e-6)
                 if t + 1 < horizon:
                     inside = ~over
                     np.testing.assert_array_equal(held["final_value"][t][inside], held["value"][t + 1][inside])
@@ -358,7 +359,7 @@ def test_a_start_that_is_not_finite_is_named(folder: Path) -> None:
 
 
 def test_bits_do_not_depend_on_threads_and_a_training_goes_on_to_the_bit(cartpole: tuple[Any, Any], folder: Path, runs: list[str]) -> None:
-    shape = replace(CARTPOLE, critics=1)
+    shape = CARTPOLE
     for variant in runs:
         flat, sizes = parameters(shape), {"horizon": 16, "environments": 101, "minibatch": 300}
         whole = [trained(Engine(shape, threads, variant, folder), cartpole[0], flat, 4, **sizes) for threads in (1, 2, 3)]
@@ -416,9 +417,11 @@ def test_what_does_not_fit_is_refused_before_c_is_called(cartpole: tuple[Any, An
     with pytest.raises(InvalidInput, match=r"reward is .* of float32, it needs .* of float64"):
         engine.rollout(flat, r)
     fill(r, reward=held["reward"])
-    r.cost_value = None
+    critic, priced = Engine(CRITIC, 1, "portable", folder), np.zeros(CRITIC.size, np.float32)
     with pytest.raises(InvalidInput, match="needs cost_value"):
-        engine.rollout(flat, r)
+        engine.rollout(flat, r, critic, priced)
+    with pytest.raises(InvalidInput, match="has the inputs, threads and type of the engine that it serves"):
+        engine.rollout(flat, r, Engine(CRITIC, 2, "portable", folder), priced)
     with pytest.raises(InvalidInput, match="value is not contiguous"):
         fill(r, value=np.zeros((3, 2)).T)
     masked = structs.Environment.from_buffer_copy(cartpole[0])

@@ -64,13 +64,13 @@ API engine *pe_engine_new(int32_t threads, const pe_networks *networks, const pe
     const char *wrong = e ? network_plan(&e->net, networks) : "memory";
     if (!wrong) {
         e->head = *head;
-        int named = (head->kind == CATEGORICAL || head->kind == GAUSSIAN) && head->groups >= 1 && head->groups <= MOST_GROUPS && head->critics >= 1 &&
-                    head->critics <= 2;
+        int named = head->kind == NO_POLICY ? head->groups == 0
+                                            : (head->kind == CATEGORICAL || head->kind == GAUSSIAN) && head->groups >= 1 && head->groups <= MOST_GROUPS;
         for (int g = 0; named && head->kind == CATEGORICAL && g < head->groups; g++)
             named = head->sizes[g] >= 1 && head->sizes[g] <= MOST_OUTPUTS;
         e->outputs = named ? head_outputs(head) : 0;
         e->row = e->net.outputs;
-        wrong = !named || e->outputs > MOST_OUTPUTS || e->row != e->outputs + head->critics ? "a head that fits the networks" : NULL;
+        wrong = !named || e->outputs > MOST_OUTPUTS || e->row != e->outputs + 1 ? "a head that fits the networks" : NULL;
     }
     if (!wrong) {
         int spread = head->kind == GAUSSIAN ? head->groups : 0;
@@ -120,6 +120,7 @@ static void unpack(const engine *e, const real *packed, real *flat)
 #include "pe_update.c"
 
 #include "pe_batch.c"
+#include "pe_cells.c"
 #include "pe_sac.c"
 
 API int32_t pe_native_version(void) { return PE_NATIVE_VERSION; }

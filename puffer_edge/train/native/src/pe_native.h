@@ -5,7 +5,7 @@
 #include "pe_env.h"
 #include "pe_policy.h"
 
-#define PE_NATIVE_VERSION 4
+#define PE_NATIVE_VERSION 6
 #define API __attribute__((visibility("default")))
 #define MOST_ACTIONS 64 /* numbers of an action */
 #define SHARDS 8 /* parts of a sum, added in their order: the bits do not depend on the number of threads */
@@ -35,7 +35,7 @@ typedef struct pe_rollout {
     real *inputs;
     int32_t *choice;
     real *number;
-    real *log_prob, *value, *final_value, *cost_value, *final_cost_value;
+    real *log_prob, *value, *final_value, *cost_value, *final_cost_value; /* the last two of a critic of costs, if there is one */
     double *reward, *cost;
     uint8_t *terminated, *truncated, *alive; /* alive: it acted; else reward and cost are 0, and terminated is 1 */
     uint8_t *allowed;                        /* (T, rows, outputs) what could be chosen; unused where all may */
@@ -67,7 +67,7 @@ typedef struct pe_update {
     double stop_kl; /* ≤ 0: never; else the epochs end after one whose last minibatch exceeds it */
     pe_loss loss;
     const real *inputs;
-    const real *log_prob, *value, *advantage, *returns, *cost_returns;
+    const real *log_prob, *value, *advantage, *returns;
     const int32_t *choice;
     const real *number;
     const uint8_t *allowed; /* (samples, outputs); null where all could be chosen */

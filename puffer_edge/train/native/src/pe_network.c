@@ -88,7 +88,7 @@ const char *network_plan(network *n, const pe_networks *wanted)
 {
     memset(n, 0, sizeof *n);
     if (wanted->networks < 1 || wanted->networks > MOST_NETWORKS)
-        return "1 to 3 networks";
+        return "1 or 2 networks";
     if (wanted->activation != RELU && wanted->activation != TANH)
         return "relu or tanh";
     n->activation = wanted->activation;

@@ -11,13 +11,13 @@
 #include "pe_math.h"
 
 #define MOST_LAYERS 4
-#define MOST_NETWORKS 3
+#define MOST_NETWORKS 2
 #define BLOCK 48 /* rows that go through a network together */
 
 enum { RELU, TANH };
 
-/* Networks side by side on the same input; their outputs lie one after the other: the policy's, then the value's, then the cost value's.
- * With one trunk for all there is one network, and its last layer has all of these outputs. */
+/* Networks side by side on the same input; their outputs lie one after the other: the policy's, then the value's.
+ * With one trunk for both there is one network, and its last layer has all of these outputs. */
 typedef struct pe_networks {
     int32_t networks;
     int32_t activation; /* of every layer but the last */

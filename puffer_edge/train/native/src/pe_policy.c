@@ -199,8 +199,8 @@ void policy_loss(const pe_head *h, const real *log_std, const pe_loss *loss, con
                  int row, real mean, real scale, real count, real *d, real *d_log_std, double *statistics, real *workspace)
 {
     int outputs = head_outputs(h);
-    column *z = (column *)workspace, *p = z + outputs + 2, log_prob, entropy, push, slope, cost_slope, old_log_prob, advantage, old_value, returns;
-    columns_of(rows, outputs + h->critics, out, row, z);
+    column *z = (column *)workspace, *p = z + outputs + 1, log_prob, entropy, push, slope, old_log_prob, advantage, old_value, returns;
+    columns_of(rows, outputs + 1, out, row, z);
     evaluate(h, log_std, s, place, rows, z, p, log_prob, entropy);
     for (int i = 0; i < rows; i++) {
         old_log_prob[i] = s->log_prob[place[i]];
@@ -226,14 +226,8 @@ void policy_loss(const pe_head *h, const real *log_std, const pe_loss *loss, con
         statistic[ENTROPY][i] = entropy[i];
         statistic[KL][i] = kl;
         statistic[CLIPPED][i] = clipped != ratio ? 1 : 0;
-        statistic[COST_VALUE_LOSS][i] = 0;
     }
     value_loss(loss, rows, z[outputs], old_value, returns, statistic[VALUE_LOSS], slope);
-    for (int i = 0; i < rows && h->critics > 1; i++) {
-        real error = z[outputs + 1][i] - s->cost_returns[place[i]];
-        statistic[COST_VALUE_LOSS][i] = error * error;
-        cost_slope[i] = 2 * error * (real)loss->cost_value_weight * weight;
-    }
     for (int i = 0; i < rows; i++)
         for (int k = 0; k < STATISTICS; k++)
             statistics[k] += (double)statistic[k][i];
@@ -263,7 +257,20 @@ void policy_loss(const pe_head *h, const real *log_std, const pe_loss *loss, con
         for (int k = 0; k < outputs; k++)
             d[i * row + k] = z[k][i];
         d[i * row + outputs] = slope[i] * value_weight;
-        if (h->critics > 1)
-            d[i * row + outputs + 1] = cost_slope[i];
+    }
+}
+
+void critic_loss(const pe_loss *loss, const samples *s, const int32_t *place, int rows, const real *value, real count, real *d, double *statistics)
+{
+    column now, old, returns, squared, slope;
+    for (int i = 0; i < rows; i++) {
+        now[i] = value[i];
+        old[i] = s->value[place[i]];
+        returns[i] = s->returns[place[i]];
+    }
+    value_loss(loss, rows, now, old, returns, squared, slope);
+    for (int i = 0; i < rows; i++) {
+        d[i] = slope[i] * (real)loss->value_weight * (1 / count);
+        statistics[VALUE_LOSS] += (double)squared[i];
     }
 }

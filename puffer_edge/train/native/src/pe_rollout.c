@@ -3,7 +3,7 @@
 enum { NOTHING, OBSERVATION, REWARD, COST, START, CHOICE };
 
 typedef struct rollout {
-    engine *e;
+    engine *e, *critic; /* of costs, or null */
     pe_rollout *r;
     int64_t block; /* environments of a block */
     atomic_llong next;
@@ -13,12 +13,12 @@ typedef struct rollout {
 
 /* A block of environments within a rollout. */
 typedef struct piece {
-    engine *e;
+    engine *e, *critic;
     pe_rollout *r;
     int64_t first; /* environment */
     int count, agents, rows;
     int64_t row, all; /* first row; rows of the whole rollout */
-    real *workspace, *out, *policy_room;
+    real *workspace, *out, *policy_room, *critic_room;
     double action[BLOCK * MOST_ACTIONS];
     uint8_t alive[BLOCK], stuck[BLOCK]; /* who acted in this step; who was allowed no choice in it */
 } piece;
@@ -119,9 +119,10 @@ static void act(piece *p, int64_t t)
             }
 }
 
-/* Values of the rows of a mask, at the observation as it is now. */
+/* Values of the rows of a mask, at the observation as it is now; of costs too, where there is a critic of them. */
 static void values(const piece *p, const uint8_t *wanted, real *value, real *cost_value)
 {
+    real costs[BLOCK];
     engine *e = p->e;
     int n = e->net.inputs, count = 0;
     int32_t place[BLOCK];
@@ -134,11 +135,13 @@ static void values(const piece *p, const uint8_t *wanted, real *value, real *cos
     if (!count)
         return;
     network_forward(&e->net, e->parameters, count, x, p->workspace, out);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++)
         value[place[i]] = out[i * e->row + e->outputs];
-        if (cost_value)
-            cost_value[place[i]] = out[i * e->row + e->outputs + 1];
-    }
+    if (!p->critic)
+        return;
+    network_forward(&p->critic->net, p->critic->parameters, count, x, p->critic_room, costs);
+    for (int i = 0; i < count; i++)
+        cost_value[place[i]] = costs[i];
 }
 
 /* Count the step, and find out which episodes end: `over` by environment. */
@@ -195,15 +198,15 @@ static int step_piece(rollout *all, piece *p, int64_t t)
     memcpy(r->observation + at * n, observed, sizeof(double) * (size_t)(p->rows * n));
     normalise(p, p->rows, observed, r->inputs + at * n);
     network_forward(&e->net, e->parameters, p->rows, r->inputs + at * n, p->workspace, p->out);
+    if (p->critic)
+        network_forward(&p->critic->net, p->critic->parameters, p->rows, r->inputs + at * n, p->critic_room, r->cost_value + at);
     for (int i = 0; i < p->rows; i++) {
+        int goes_on = t && !r->terminated[at - p->all + i] && !r->truncated[at - p->all + i];
         r->value[at + i] = p->out[i * e->row + e->outputs];
-        if (r->cost_value)
-            r->cost_value[at + i] = p->out[i * e->row + e->outputs + 1];
-        if (t && !r->terminated[at - p->all + i] && !r->truncated[at - p->all + i]) {
+        if (goes_on)
             r->final_value[at - p->all + i] = r->value[at + i];
-            if (r->cost_value)
-                r->final_cost_value[at - p->all + i] = r->cost_value[at + i];
-        }
+        if (goes_on && p->critic)
+            r->final_cost_value[at - p->all + i] = r->cost_value[at + i];
     }
     act(p, t);
     env->step_many(p->count, p->first, key, r->step + p->first, r->parameters ? r->parameters + p->first * env->n_parameters : NULL, p->action,
@@ -220,10 +223,10 @@ static int step_piece(rollout *all, piece *p, int64_t t)
         any |= over[k];
     for (int i = 0; i < p->rows; i++)
         r->final_value[at + i] = 0;
-    for (int i = 0; r->cost_value && i < p->rows; i++)
+    for (int i = 0; p->critic && i < p->rows; i++)
         r->final_cost_value[at + i] = 0;
     if (any) {
-        values(p, r->truncated + at, r->final_value + at, r->cost_value ? r->final_cost_value + at : NULL);
+        values(p, r->truncated + at, r->final_value + at, p->critic ? r->final_cost_value + at : NULL);
         env->reset_many(p->count, p->first, key, r->step + p->first, over, r->parameters ? r->parameters + p->first * env->n_parameters : NULL,
                         r->state + p->first * env->n_state, observed);
         check(all, p, START, t, n, observed);
@@ -236,6 +239,8 @@ static void rollout_task(void *argument, int thread)
     rollout *all = argument;
     pe_rollout *r = all->r;
     piece p = {.e = all->e, .r = r, .agents = (int)r->env->agents};
+    p.critic = all->critic;
+    p.critic_room = all->critic ? all->critic->workspace[thread] : NULL;
     p.workspace = all->e->workspace[thread];
     p.policy_room = p.workspace + all->e->net.workspace;
     p.out = p.policy_room + policy_workspace(all->e->outputs);
@@ -256,17 +261,19 @@ static void rollout_task(void *argument, int thread)
         uint8_t on[BLOCK];
         for (int i = 0; i < p.rows; i++)
             on[i] = !r->terminated[at + i] && !r->truncated[at + i];
-        values(&p, on, r->final_value + at, r->cost_value ? r->final_cost_value + at : NULL);
+        values(&p, on, r->final_value + at, p.critic ? r->final_cost_value + at : NULL);
     }
 }
 
-/* Fill the buffers; fault says what was NaN or infinite, and where. */
-API void pe_engine_rollout(engine *e, const real *flat, pe_rollout *r)
+/* Fill the buffers; fault says what was NaN or infinite, and where. `critic`, of costs, has as many threads, or is null. */
+API void pe_engine_rollout(engine *e, const real *flat, engine *critic, const real *critic_flat, pe_rollout *r)
 {
-    rollout all = {.e = e, .r = r, .block = BLOCK / (int)r->env->agents, .failed = INT64_MAX};
+    rollout all = {.e = e, .critic = critic, .r = r, .block = BLOCK / (int)r->env->agents, .failed = INT64_MAX};
     pthread_mutex_init(&all.lock, NULL);
     memset(r->fault, 0, sizeof r->fault);
     pack(e, flat, e->parameters);
+    if (critic)
+        pack(critic, critic_flat, critic->parameters);
     pool_run(e->pool, rollout_task, &all);
     pthread_mutex_destroy(&all.lock);
 }

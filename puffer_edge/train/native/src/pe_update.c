@@ -55,8 +55,11 @@ static void gradient_of_block(update *w, const int32_t *place, int rows, real me
     for (int i = 0; i < rows; i++)
         memcpy(x + i * n, w->u->inputs + (ptrdiff_t)place[i] * n, sizeof(real) * (size_t)n);
     network_forward(&e->net, e->parameters, rows, x, workspace, out);
-    policy_loss(&e->head, e->parameters + e->log_std, &w->u->loss, &w->s, place, rows, out, e->row, mean, scale, count, d, gradient + e->log_std,
-                w->statistics[s], policy_room);
+    if (e->head.kind == NO_POLICY)
+        critic_loss(&w->u->loss, &w->s, place, rows, out, count, d, w->statistics[s]);
+    else
+        policy_loss(&e->head, e->parameters + e->log_std, &w->u->loss, &w->s, place, rows, out, e->row, mean, scale, count, d,
+                    gradient + e->log_std, w->statistics[s], policy_room);
     network_backward(&e->net, e->transposes, rows, x, workspace, d, gradient);
 }
 
@@ -206,7 +209,7 @@ API int32_t pe_engine_update(engine *e, pe_update *u)
 {
     if (!make_room(e, u->samples))
         return 0;
-    update w = {.e = e, .u = u, .s = {u->log_prob, u->value, u->advantage, u->returns, u->cost_returns, u->choice, u->number, u->allowed}};
+    update w = {.e = e, .u = u, .s = {u->log_prob, u->value, u->advantage, u->returns, u->choice, u->number, u->allowed}};
     pack(e, u->parameters, e->parameters);
     pack(e, u->first, e->first);
     pack(e, u->second, e->second);
