@@ -31,7 +31,7 @@ def compare(
     Args:
         a: the policy that is there.
         b: the policy that shall replace it.
-        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; where not given, its own, else int8.
+        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; not given, that which it was made for, or int8.
         episodes: episodes of each for the returns, and for the observations.
         seed: of the start states.
         observations: .npy or .npz of physical observations to compare on, in place of rollouts.
@@ -46,7 +46,7 @@ def compare(
     result: dict[str, Any] = {"a": str(a), "b": str(b), "divergence": {}}
     env = first.environment or second.environment
     if observations is not None:
-        from puffer_edge.intake.adopt import read_observations
+        from puffer_edge.intake.observations import read_observations
 
         seen, starts = read_observations(observations, first.program.contract.n_observations).values()
         places = {observations.name: (first.program.contract.observe(seen)[0], starts)}

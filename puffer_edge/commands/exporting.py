@@ -44,8 +44,8 @@ def export(
         target: name of a target; 'puffer-edge targets' lists them.
         all_targets: write OUT/TARGET for every target; exit code 0 if the policy fits at least one.
         rate: demand, in Hz, that a tick fit at this rate by the predicted time; refuse otherwise. The contract's rate stays.
-        profile: of the integers: int8 (the default, but for a run that was distilled for another), int16x8 (16-bit activations), int4 (4-bit
-            weights) or shift (no multipliers).
+        profile: of the integers: int8, int16x8 (16-bit activations), int4 (4-bit weights) or shift (no multipliers); not given, that which the
+            policy was trained in or distilled for, or int8.
         ranges: how ranges are read off the calibration: percentile, minmax, tight, or search (by the closed-loop return, layer by layer).
         min_return_kept: take the cheapest profile that keeps this share of the float return, such as 0.99: int8, then int16x8.
         observations: .npy or .npz of physical observations to calibrate on, in place of rollouts.
@@ -77,6 +77,7 @@ def export(
         _export_all(task, out, about, how, json)
         return
     bundle = write(task.policy, board, out, task.observations, task.shield.specification, about, **how)
+    task.check_trained(bundle.manifest["digests"]["program"])
     show_result(json, dict(bundle.manifest), lambda: _show_bundle(bundle, board, task.shield.stages, task.policy.head.kind))
 
 
@@ -113,6 +114,11 @@ def _quantization(task: Task, profile: str | None, ranges: str, least: float | N
         return {"profile": profile or task.profile, "ranges": ranges}, {}
     if least is not None and (profile or not 0 < least <= 1):
         raise InvalidInput(f"--min-return-kept lies above 0 and up to 1, and chooses the profile itself, so without --profile; not {least:g}")
+    if least is not None and task.trained_in:
+        raise InvalidInput(
+            f"{task.policy.name} was trained in the integers of {task.trained_in}, and they are what it returns: its float weights are no policy to "
+            "measure them by; leave out --min-return-kept"
+        )
     wanted = float(task.returns(InFloat(task.policy), CHOICE_EPISODES, CHOICE_SEED).returns.mean())
     with progress_bar("choosing") as advance:
         done = 0

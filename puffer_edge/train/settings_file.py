@@ -61,13 +61,18 @@ def preset(environment: str, algorithm: Literal["ppo"] = "ppo") -> PPOSettings: 
 @overload
 def preset(environment: str, algorithm: str) -> Settings: ...
 def preset(environment: str, algorithm: str = "ppo") -> Settings:
-    """Settings for an environment: its preset, or the defaults where it has none for the algorithm.
+    """Settings for an environment: its preset, or the defaults where it has none for the algorithm. One that is made of PPO starts from PPO's.
 
     Raises:
         InvalidInput: an unknown algorithm.
     """
     kind, file = ALGORITHMS[find.choose("algorithm", algorithm, ALGORITHMS)], find.folder(PRESETS) / f"{environment}.toml"
-    return kind.from_dict(read_settings(file, algorithm) if environment in preset_names() and algorithm in load_toml(file)[0] else {})
+    values: dict[str, Any] = {}
+    if environment in preset_names():
+        tables = load_toml(file)[0]
+        for name in dict.fromkeys(("ppo", algorithm)):
+            values |= read_settings(file, name) if name in tables and issubclass(kind, ALGORITHMS[name]) else {}
+    return kind.from_dict(values)
 
 
 @overload
