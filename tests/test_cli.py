@@ -44,7 +44,23 @@ def policy(bundle: Bundle) -> Path:
 
 def test_help_teaches_every_command() -> None:
     text = cli("--help").stdout
-    for name in ("train", "watch", "plot", "eval", "export", "install", "check", "start", "stop", "status", "simulate", "targets", "envs", "doctor"):
+    for name in (
+        "train",
+        "watch",
+        "plot",
+        "eval",
+        "distil",
+        "export",
+        "install",
+        "check",
+        "start",
+        "stop",
+        "status",
+        "simulate",
+        "targets",
+        "envs",
+        "doctor",
+    ):
         assert f" {name} " in text
         assert "show this help" in cli(name, "--help").stdout
 
@@ -61,6 +77,8 @@ def test_lists_as_json() -> None:
     [
         (["train", "cartpoel"], 2, "did you mean cartpole"),
         (["train", "cartpole", "--steps", "0"], 2, "steps"),
+        (["train", "cartpole", "--algo", "ppo-lagrangian"], 2, "needs a limit: cost_limit is what an episode of cartpole may cost (--cost-limit)"),
+        (["train", "cartpole", "--algo", "pid-lagrangian", "--cost-limit", "-1"], 2, "cost_limit must be a finite number of at least 0"),
         (["eval", "no/such/run"], 2, "no policy at"),
         (["export", "no/such/run", "--target", "rp2040", "--out", "x"], 2, "no policy at"),
         (["install", "no/such/bundle", "--board", "sim"], 2, "puffer-edge export"),

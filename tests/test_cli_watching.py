@@ -76,6 +76,18 @@ def test_the_dashboard_shows_what_rows_hold(tmp_path: Path) -> None:
     assert re.search(r"KL +0\.015", text) and re.search(r"policy lag +2 ", text) and re.search(r"mine +7\.5", text)
 
 
+def test_the_best_under_a_limit_keeps_it(tmp_path: Path) -> None:
+    board = Dashboard(Console(file=io.StringIO(), force_terminal=True))
+    board.begin(tmp_path / "mine", ABOUT, 0)
+    board.take({"steps": 100, "ep_rew_mean": 1.0, "ep_cost_mean": 7.0, "cost_limit": 5.0, "lambda": 0.25, "cost_rate": 0.5})
+    for steps, gained, cost in ((100, 90.0, 9.0), (200, 60.0, 5.0), (300, 80.0, 6.0), (400, 50.0, 0.0)):
+        board.take({"steps": steps, "eval_rew_mean": gained, "eval_cost_mean": cost})
+    text = text_of(board)
+    board.close(None)
+    assert "best 60 at 200" in text
+    assert "0.5 a step, 7 an episode, 5 allowed, 0.25 λ, 0 an episode evaluated" in text
+
+
 @pytest.mark.parametrize("width", [40, 60, 100, 200])
 def test_it_fits_the_terminal_before_and_after_the_first_numbers(width: int) -> None:
     board = Dashboard(Console(file=io.StringIO(), force_terminal=True))

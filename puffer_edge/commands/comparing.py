@@ -31,7 +31,7 @@ def compare(
     Args:
         a: the policy that is there.
         b: the policy that shall replace it.
-        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; not given, that which it was trained in, or int8.
+        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; not given, that which it was made for, or int8.
         episodes: episodes of each for the returns, and for the observations.
         seed: of the start states.
         observations: .npy or .npz of physical observations to compare on, in place of rollouts.
@@ -54,7 +54,7 @@ def compare(
         runs = {name: closed_loop.play(env, one.program, one.shield, episodes, seed) for name, one in (("a", first), ("b", second))}
         places = {f"rollouts of {name}": found.calibration() for name, found in runs.items()}
         result["returns"] = {name: found.summary(one.shield.stages) for (name, found), one in zip(runs.items(), (first, second))}
-        result["return_difference"] = _paired(runs["a"].returns, runs["b"].returns, seed)
+        result["return_difference"] = closed_loop.difference(runs["a"], runs["b"])
     else:
         found = task_of(a)
         places = {found.calibrated: (first.program.contract.observe(found.observations)[0], found.starts)}
@@ -80,16 +80,6 @@ def _loaded(path: Path, profile: str | None) -> _Loaded:
     task = task_of(path)
     program = quantize(task.policy, task.observations, task.starts, profile or task.profile)
     return _Loaded(program, task.shield, task.environment)
-
-
-def _paired(a: Any, b: Any, seed: int) -> dict[str, float]:
-    """Mean of b − a over the same starts, with its 95 % percentile-bootstrap interval."""
-    import numpy as np
-
-    difference = b - a
-    picks = np.random.default_rng(seed).integers(0, len(difference), (2000, len(difference)))
-    low, high = np.percentile(difference[picks].mean(1), (2.5, 97.5))
-    return {"mean": float(difference.mean()), "low": float(low), "high": float(high)}
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from puffer_edge import find
 from puffer_edge.commands.console import OUT, SIDE, WIDE, Flag, Folder, progress_bar, show_result
-from puffer_edge.commands.sources import CALIBRATION_SEED, Task, task_of
+from puffer_edge.commands.sources import Task, task_of
+from puffer_edge.envs.closed_loop import CALIBRATION_SEED
 from puffer_edge.errors import DoesNotFit, InvalidInput
 
 CHOICE_EPISODES = 64
@@ -44,7 +45,7 @@ def export(
         all_targets: write OUT/TARGET for every target; exit code 0 if the policy fits at least one.
         rate: demand, in Hz, that a tick fit at this rate by the predicted time; refuse otherwise. The contract's rate stays.
         profile: of the integers: int8, int16x8 (16-bit activations), int4 (4-bit weights) or shift (no multipliers); not given, that which the
-            policy was trained in, or int8.
+            policy was trained in or distilled for, or int8.
         ranges: how ranges are read off the calibration: percentile, minmax, tight, or search (by the closed-loop return, layer by layer).
         min_return_kept: take the cheapest profile that keeps this share of the float return, such as 0.99: int8, then int16x8.
         observations: .npy or .npz of physical observations to calibrate on, in place of rollouts.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from puffer_edge.commands.console import SIDE
+from puffer_edge.envs.closed_loop import CALIBRATION_EPISODES, CALIBRATION_SEED, calibration
 from puffer_edge.envs.imperfect import imperfect
 from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import InvalidInput
@@ -18,8 +19,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-CALIBRATION_EPISODES = 32
-CALIBRATION_SEED = 7_000_000
 EVALUATION_SEED = 8_000_000
 MAX_EPISODES = 100_000
 DRAWS = 8192
@@ -74,8 +73,9 @@ class Task:
 
     @property
     def profile(self) -> str:
-        """The profile that the policy is put into integers with, unless another is asked for."""
-        return self.trained_in or "int8"
+        """The profile that the policy is put into integers with, unless another is asked for: it was trained in it, or distilled for it."""
+        distilled_for = self.policy.origin.get("profile")
+        return self.trained_in or (distilled_for if isinstance(distilled_for, str) else "int8")
 
     def check_trained(self, digest: str) -> None:
         """Say so where the policy was trained as another program than the one of this digest."""
@@ -209,12 +209,3 @@ def _drawn(policy: Any) -> tuple[Any, Any]:
     rng = np.random.default_rng(CALIBRATION_SEED)
     seen = rng.normal(norm.mean, norm.std, (DRAWS, c.n_observations))
     return np.clip(seen, low, high), np.arange(DRAWS) % 64 == 0
-
-
-def calibration(env: Any, policy: Any, guard: Any) -> tuple[Any, Any]:
-    """Physical observations of the policy's own rollouts, in order of time, and where episodes begin."""
-    from puffer_edge.envs import closed_loop
-    from puffer_edge.integer.reference import InFloat
-
-    observations, starts = closed_loop.play(env, InFloat(policy), guard, CALIBRATION_EPISODES, CALIBRATION_SEED).calibration()
-    return env.contract.physical_observation(observations), starts

@@ -21,6 +21,7 @@ from puffer_edge.errors import InvalidInput
 from puffer_edge.find import choose
 from puffer_edge.intake.plant_toml import read_plant
 from puffer_edge.train import PPOSettings, Run, settings_for
+from puffer_edge.train.run import trained_by
 from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS, read_settings
 from puffer_edge.train.writer import Writer
@@ -118,7 +119,7 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
     """
     words = [word for word in args if word not in ("--help", "-h")]
     named, run = _value_of("--algo", words), _value_of("--resume", words) or _value_of("--fine-tune", words)
-    algorithm = named or (Run.load(run).settings["algorithm"] if run else "ppo")
+    algorithm = named or (trained_by(Run.load(run)) if run else "ppo")
     kind = ALGORITHMS[choose("algorithm", algorithm, ALGORITHMS)]
 
     def asked(**options: Any) -> tuple[str, Path | None, Path | None]:
@@ -319,7 +320,7 @@ def evaluate(
     Args:
         run: a run folder, or a policy.safetensors.
         integer: put the policy into integers and run what a device would compute; of a policy that was trained in integers that is always shown.
-        profile: of the integers: int8, int16x8, int4 or shift; not given, that which the policy was trained in, or int8.
+        profile: of the integers: int8, int16x8, int4 or shift; not given, that which the policy was trained in or distilled for, or int8.
         shield: behind the environment's default shield (--no-shield: without any).
         plant: TOML file of a plant's imperfections, in the place of those that it was trained with.
         ideal: on an ideal plant: with what the policy was made for, hold and pending actions, and without what disturbs it.
@@ -355,7 +356,7 @@ def evaluate(
     result |= {"video": str(video)} if video is not None else {}
     result |= {kind: episodes_of.summary(stages) for kind, episodes_of in found.items()}
     if integer:
-        result |= {"profile": profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
+        result |= {"profile": profile or task.profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
 
     def show() -> None:
         table = Table("", "return", "95 % interval", "lowest", "cost", "steps the shield acted", box=None, pad_edge=False)

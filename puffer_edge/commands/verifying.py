@@ -33,7 +33,7 @@ def verify(
     Args:
         policy: a run folder, a policy.safetensors, or a bundle.
         vectors: how many for a fast engine.
-        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; not given, that which it was trained in, or int8; a bundle has
+        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; not given, that which it was made for, or int8; a bundle has
             its own.
         engine: engines to run, all where not given.
         seed: of the vectors.

@@ -29,6 +29,9 @@ class Constraint:
         ("cost_episodes", 1, RECENT),
     )
 
+    evaluation_episodes: int = 200
+    """Episodes of each evaluation. More than without a limit, as few episodes often have most of the costs: the best of several policies on a
+    few episodes is the luckiest one."""
     cost_limit: float | None = None
     """d: what an episode may cost in the mean, its costs summed without a discount. It belongs to the task, so there is no default."""
     cost_discount: float = 0.99

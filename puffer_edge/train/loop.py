@@ -181,7 +181,7 @@ class Learner:
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
         contract, s = self.environment.contract, self.settings
         self.network = network
-        with _one_thread():
+        with one_thread():
             self.net, self.kernels = self._networks(weights)
         self.optimizer = self._optimizer()
         self.native = self._native(episodes)
@@ -321,7 +321,7 @@ class Learner:
         """
         target = self.settings.steps if steps is None else self.steps + steps
         start = time.perf_counter()
-        with _one_thread():
+        with one_thread():
             while self.steps < target:
                 began = time.perf_counter()
                 lived, statistics = self._advance()
@@ -550,7 +550,7 @@ class Learner:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One torch thread: faster below minibatches of some 4,000, and the same bits on any number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -26,7 +26,7 @@ from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
 from puffer_edge.train.loop import Callback, Learner, Progress
-from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, is_run
+from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, keep_earlier
 from puffer_edge.train.sampled import Sampled
 from puffer_edge.train.settings_file import format_settings
 from puffer_edge.train.verdict import rank, verdict
@@ -74,7 +74,7 @@ class Recorder:
             WriteFailed: disk full, no permission.
         """
         recorder = Recorder(folder, learner, writers)
-        _keep_earlier(folder)
+        keep_earlier(folder)
         with recorder._writing("the start of a run"):
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -392,15 +392,3 @@ def _numbers(answer: Mapping[str, float], taken: Mapping[str, float]) -> dict[st
         if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise InvalidInput(f"a callback logged {value!r} as {name!r}: only numbers are logged")
     return {name: float(value) for name, value in answer.items()}
-
-
-def _keep_earlier(folder: Path) -> None:
-    """Move a run that is in the way to ``FOLDER.1``, ``FOLDER.2`` …: a short new training must not cost a long old one."""
-    if not is_run(folder):
-        return
-    if lock.is_held(folder / METRICS):
-        raise InvalidInput(f"a training is writing to {folder} right now: wait for it, stop it, or choose another folder")
-    number = 1
-    while os.path.lexists(f"{folder}.{number}"):
-        number += 1
-    os.replace(folder, f"{folder}.{number}")

@@ -180,7 +180,7 @@ def resume(
         Diverged, WriteFailed, MissingExtra: as ``train``.
     """
     run = Run.load(path)
-    kind = learner_of(run.settings["algorithm"])
+    kind = learner_of(trained_by(run))
     from puffer_edge.train.recording import Recorder
 
     return Recorder.go_on(run, kind, steps, environment, writers).run(_callbacks(progress))
@@ -201,6 +201,34 @@ def _take_over(learner: Learner, source: Run) -> None:
 def is_run(folder: Path) -> bool:
     """Whether a training began in that folder."""
     return (folder / SETTINGS).is_file() or (folder / OLD_SETTINGS).is_file()
+
+
+def trained_by(run: Run) -> str:
+    """The algorithm that goes on with a run.
+
+    Raises:
+        InvalidInput: it was distilled, and has no checkpoint to go on from.
+    """
+    algorithm: str = run.settings["algorithm"]
+    if algorithm == "distil":
+        raise InvalidInput(f"{run.path} was distilled in one go: to go further distil its teacher again, with more --rounds, into another --out")
+    return algorithm
+
+
+def keep_earlier(folder: Path) -> None:
+    """Move a run that is in the way to ``FOLDER.1``, ``FOLDER.2`` …: a short new training must not cost a long old one.
+
+    Raises:
+        InvalidInput: a training is writing to it.
+    """
+    if not is_run(folder):
+        return
+    if lock.is_held(folder / METRICS):
+        raise InvalidInput(f"a training is writing to {folder} right now: wait for it, stop it, or choose another folder")
+    number = 1
+    while os.path.lexists(f"{folder}.{number}"):
+        number += 1
+    os.replace(folder, f"{folder}.{number}")
 
 
 def checkpoints_in(folder: Path) -> tuple[Path, ...]:

@@ -100,6 +100,15 @@ def test_a_multiplier_of_nought_is_ppo_to_the_bit(name: str, engine: str) -> Non
 
 
 @ENGINES
+def test_the_multiplier_moves_before_the_policy(engine: str) -> None:
+    """One update from λ = 0: what the policy learnt was priced already."""
+    ppo = PPO("cartpole", PPOSettings(**(SMALL | {"engine": engine})), seed=3).learn(256)
+    found = lagrangian("cartpole", 3, engine=engine, cost_limit=0.0, multiplier=0.0, multiplier_rate=1.0).learn(256)
+    assert found.multiplier.value == pytest.approx(1.0, abs=1e-6)
+    assert flat(found) != flat(ppo)
+
+
+@ENGINES
 @pytest.mark.parametrize("kind", [PPOLagrangian, PIDLagrangian])
 def test_going_on_from_a_checkpoint_gives_the_bits_of_never_stopping(kind: Any, engine: str, tmp_path: Path) -> None:
     made = {PPOLagrangian: PPOLagrangianSettings, PIDLagrangian: PIDLagrangianSettings}[kind]

@@ -12,8 +12,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from puffer_edge import envs  # noqa: E402
+from puffer_edge.commands.sources import task_of  # noqa: E402
+from puffer_edge.device import target  # noqa: E402
+from puffer_edge.device.bundle import Bundle  # noqa: E402
+from puffer_edge.engines import verify  # noqa: E402
 from puffer_edge.envs.plant import Plant  # noqa: E402
 from puffer_edge.errors import InvalidInput, Unsupported  # noqa: E402
+from puffer_edge.export.bundle import export  # noqa: E402
 from puffer_edge.train import resume, train  # noqa: E402
 from puffer_edge.train.algorithms.ppo import PPO, Weights, loss, outputs  # noqa: E402
 from puffer_edge.train.algorithms.ppo_lagrangian import PPOLagrangian  # noqa: E402
@@ -163,6 +168,18 @@ def test_going_on_gives_the_bits_of_never_stopping(kind: str, tmp_path: Path) ->
     assert_same_end(run, whole)
     kept = PPO.load(run.checkpoints()[-1])
     assert isinstance(kept, PPO) and kept.memory.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_becomes_bundles_that_are_its_program(kind: str, tmp_path: Path) -> None:
+    """Calibrated on its own episodes, memory and all; the C of the bundle gives the program's bits through their starts."""
+    run = train("cartpole_no_velocity", out=tmp_path / "run", settings=replace(SMALL, memory=kind))
+    task = task_of(run.path)
+    assert task.starts.sum() > 1
+    for board in ("host", "esp32", "rp2040"):
+        export(task.policy, target.load(board), tmp_path / board, task.observations, task.shield.specification, starts=task.starts)
+    rows = verify(Bundle.load(tmp_path / "host"), 300, only=("c",))
+    assert rows and all(row.vectors > 100 and row.mismatches == 0 for row in rows)
 
 
 @pytest.mark.parametrize(("kind", "parts"), [("gru", 1), ("lstm", 2)])

@@ -26,9 +26,9 @@ def reset(draw: Row, state: Row, parameters: Row) -> None:
 
 def observe(state: Row, observation: Row) -> None:
     """The cells, row after row."""
-    for k in range(SIDE * SIDE):
-        here, there = k == state[1] * SIDE + state[0], k == state[3] * SIDE + state[2]
-        observation[k] = where(here, 1.0, where(there, -1.0, 0.0))
+    observation[:] = 0.0
+    observation[int(state[3] * SIDE + state[2])] = -1.0
+    observation[int(state[1] * SIDE + state[0])] = 1.0
 
 
 def step(draw: Row, state: Row, action: Row, parameters: Row) -> tuple[Number, Number, Number]:

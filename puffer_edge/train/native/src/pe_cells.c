@@ -10,10 +10,16 @@ typedef struct sequence {
 
 INLINE real logistic(real x) { return (real)0.5 + (real)0.5 * pe_tanh((real)0.5 * x); }
 
-/* sum[n] += x[m] · matrix (m, n) */
+/* sum[n] += x[m] · matrix (m, n); four rows at a time, so that a sum is loaded and stored a quarter as often. */
 INLINE void add_product(real *restrict sum, const real *restrict x, const real *restrict matrix, int64_t m, int64_t n)
 {
-    for (int64_t j = 0; j < m; j++)
+    int64_t j = 0;
+    for (; j + 4 <= m; j += 4) {
+        const real *a = matrix + j * n, *b = a + n, *c = b + n, *d = c + n;
+        for (int64_t i = 0; i < n; i++)
+            sum[i] += (x[j] * a[i] + x[j + 1] * b[i]) + (x[j + 2] * c[i] + x[j + 3] * d[i]);
+    }
+    for (; j < m; j++)
         for (int64_t i = 0; i < n; i++)
             sum[i] += x[j] * matrix[j * n + i];
 }
