@@ -1,5 +1,6 @@
 """What int4 costs a policy, and what training in its integers gives back: float, put into integers afterwards, and trained on in them.
 
+    python benchmarks/qat.py --tasks furuta:64:150000 --name qat_furuta
     python benchmarks/qat.py [--seeds 5] [--first 1] [--tasks cartpole:4:50000] [--profile int4] [--rate 3e-4] [--name qat]
 
 Of every seed one policy is trained in float by the environment's preset (two hidden layers of the width that the task names). It is put
