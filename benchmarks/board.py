@@ -18,9 +18,10 @@ from record import save, show
 
 import puffer_edge.firmware
 from puffer_edge import envs
-from puffer_edge.commands.sources import EVALUATION_SEED, calibration
+from puffer_edge.commands.sources import EVALUATION_SEED
 from puffer_edge.device import target as targets
 from puffer_edge.device.board import open_board
+from puffer_edge.envs import closed_loop
 from puffer_edge.export.bundle import export
 from puffer_edge.hil.check import check
 from puffer_edge.integer.shield import Shield
@@ -49,7 +50,7 @@ def row(name: str, target: str, episodes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = train(env, seed=0, out=Path(folder) / "run")
         about = {"environment": name}
-        observations, starts = calibration(env, run.policy, guard)
+        observations, starts = closed_loop.calibration(env, run.policy, guard)
         bundle = export(run.policy, targets.load(target), Path(folder) / "bundle", observations, env.shield, about, starts=starts)
         with open_board("sim", bundle) as board:
             board.install(bundle.image.data)

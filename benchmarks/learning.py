@@ -19,7 +19,7 @@ import numpy as np
 from record import RESULTS, save, show
 
 from puffer_edge import envs
-from puffer_edge.commands.sources import EVALUATION_SEED, calibration
+from puffer_edge.commands.sources import EVALUATION_SEED
 from puffer_edge.envs import closed_loop
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.reference import InFloat
@@ -57,7 +57,7 @@ def row(name: str, seed: int, run: Run) -> dict[str, Any]:
         return about | dict.fromkeys(keys) | {"solved": False}
     env = envs.load(name)
     guard, bare = Shield.build(env.contract, env.shield), Shield.none(env.contract)
-    seen = calibration(env, run.policy, guard)
+    seen = closed_loop.calibration(env, run.policy, guard)
     found = {
         key: closed_loop.play(env, proposer, shield, EPISODES, EVALUATION_SEED)
         for key, proposer, shield in (

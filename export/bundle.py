@@ -25,7 +25,6 @@ from puffer_edge.integer.quantize import measure, quantize
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 
-SELF_TEST_STEPS = 16
 VECTOR_STEPS = 512
 
 
@@ -70,7 +69,7 @@ def export(
     steps = vectors.make(program, built, policy.contract.observe(seen)[0], steps=VECTOR_STEPS)
     source = Source(
         policy,
-        Image(policy.contract, program, built, steps.head(SELF_TEST_STEPS)),
+        Image(policy.contract, program, built, steps.head(vectors.SELF_TEST_STEPS)),
         steps,
         target,
         seen,
@@ -109,7 +108,7 @@ def export(
             "profile": profile,
             "ranges": ranges if isinstance(ranges, str) else list(ranges),
         },
-        "vectors": {"steps": len(steps), "sequences": int((steps.flags & protocol.STEP_RESET).sum()), "self_test_steps": SELF_TEST_STEPS},
+        "vectors": {"steps": len(steps), "sequences": int((steps.flags & protocol.STEP_RESET).sum()), "self_test_steps": vectors.SELF_TEST_STEPS},
         "versions": {
             "puffer_edge": __version__,
             "protocol": protocol.VERSION,

@@ -12,6 +12,7 @@ from puffer_edge.commands.benching import bench
 from puffer_edge.commands.boards import check, install, simulate, start, status, stop
 from puffer_edge.commands.comparing import compare
 from puffer_edge.commands.console import fail
+from puffer_edge.commands.distilling import distil
 from puffer_edge.commands.exporting import export
 from puffer_edge.commands.importing import import_policy
 from puffer_edge.commands.lists import doctor, environments, targets
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plot": plot,
     "import": import_policy,
     "eval": evaluate,
+    "distil": distil,
     "export": export,
     "verify": verify,
     "compare": compare,

@@ -7,6 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
+OBSERVATIONS = "observations.npz"
+"""In a run's folder: what its policy is calibrated on, where that is not left to rollouts."""
+
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write a whole file, or leave what was there.

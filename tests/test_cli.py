@@ -44,7 +44,23 @@ def policy(bundle: Bundle) -> Path:
 
 def test_help_teaches_every_command() -> None:
     text = cli("--help").stdout
-    for name in ("train", "watch", "plot", "eval", "export", "install", "check", "start", "stop", "status", "simulate", "targets", "envs", "doctor"):
+    for name in (
+        "train",
+        "watch",
+        "plot",
+        "eval",
+        "distil",
+        "export",
+        "install",
+        "check",
+        "start",
+        "stop",
+        "status",
+        "simulate",
+        "targets",
+        "envs",
+        "doctor",
+    ):
         assert f" {name} " in text
         assert "show this help" in cli(name, "--help").stdout
 

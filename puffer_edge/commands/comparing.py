@@ -17,7 +17,7 @@ Second = Annotated[Path, tyro.conf.Positional]
 def compare(
     a: Folder,
     b: Second,
-    profile: str = "int8",
+    profile: str | None = None,
     episodes: int = 64,
     seed: int = EVALUATION_SEED,
     observations: Path | None = None,
@@ -31,7 +31,7 @@ def compare(
     Args:
         a: the policy that is there.
         b: the policy that shall replace it.
-        profile: of the integers that a run becomes: int8, int16x8, int4 or shift.
+        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; not given, that which it was made for, or int8.
         episodes: episodes of each for the returns, and for the observations.
         seed: of the start states.
         observations: .npy or .npz of physical observations to compare on, in place of rollouts.
@@ -46,7 +46,7 @@ def compare(
     result: dict[str, Any] = {"a": str(a), "b": str(b), "divergence": {}}
     env = first.environment or second.environment
     if observations is not None:
-        from puffer_edge.intake.adopt import read_observations
+        from puffer_edge.intake.observations import read_observations
 
         seen, starts = read_observations(observations, first.program.contract.n_observations).values()
         places = {observations.name: (first.program.contract.observe(seen)[0], starts)}
@@ -54,7 +54,7 @@ def compare(
         runs = {name: closed_loop.play(env, one.program, one.shield, episodes, seed) for name, one in (("a", first), ("b", second))}
         places = {f"rollouts of {name}": found.calibration() for name, found in runs.items()}
         result["returns"] = {name: found.summary(one.shield.stages) for (name, found), one in zip(runs.items(), (first, second))}
-        result["return_difference"] = _paired(runs["a"].returns, runs["b"].returns, seed)
+        result["return_difference"] = closed_loop.difference(runs["a"], runs["b"])
     else:
         found = task_of(a)
         places = {found.calibrated: (first.program.contract.observe(found.observations)[0], found.starts)}
@@ -70,7 +70,7 @@ class _Loaded:
         self.program, self.shield, self.environment = program, shield, environment
 
 
-def _loaded(path: Path, profile: str) -> _Loaded:
+def _loaded(path: Path, profile: str | None) -> _Loaded:
     from puffer_edge.device.bundle import MANIFEST, Bundle
     from puffer_edge.integer.quantize import quantize
 
@@ -78,18 +78,8 @@ def _loaded(path: Path, profile: str) -> _Loaded:
         bundle = Bundle.load(path)
         return _Loaded(bundle.image.program, bundle.image.shield, plant_of(bundle))
     task = task_of(path)
-    program = quantize(task.policy, task.observations, task.starts, profile)
+    program = quantize(task.policy, task.observations, task.starts, profile or task.profile)
     return _Loaded(program, task.shield, task.environment)
-
-
-def _paired(a: Any, b: Any, seed: int) -> dict[str, float]:
-    """Mean of b − a over the same starts, with its 95 % percentile-bootstrap interval."""
-    import numpy as np
-
-    difference = b - a
-    picks = np.random.default_rng(seed).integers(0, len(difference), (2000, len(difference)))
-    low, high = np.percentile(difference[picks].mean(1), (2.5, 97.5))
-    return {"mean": float(difference.mean()), "low": float(low), "high": float(high)}
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from puffer_edge import find
 from puffer_edge.commands.console import OUT, SIDE, WIDE, Flag, Folder, progress_bar, show_result
-from puffer_edge.commands.sources import CALIBRATION_SEED, Task, task_of
+from puffer_edge.commands.sources import Task, task_of
+from puffer_edge.envs.closed_loop import CALIBRATION_SEED
 from puffer_edge.errors import DoesNotFit, InvalidInput
 
 CHOICE_EPISODES = 64
@@ -43,7 +44,8 @@ def export(
         target: name of a target; 'puffer-edge targets' lists them.
         all_targets: write OUT/TARGET for every target; exit code 0 if the policy fits at least one.
         rate: demand, in Hz, that a tick fit at this rate by the predicted time; refuse otherwise. The contract's rate stays.
-        profile: of the integers: int8 (the default), int16x8 (16-bit activations), int4 (4-bit weights) or shift (no multipliers).
+        profile: of the integers: int8, int16x8 (16-bit activations), int4 (4-bit weights) or shift (no multipliers); not given, that which the
+            policy was trained in or distilled for, or int8.
         ranges: how ranges are read off the calibration: percentile, minmax, tight, or search (by the closed-loop return, layer by layer).
         min_return_kept: take the cheapest profile that keeps this share of the float return, such as 0.99: int8, then int16x8.
         observations: .npy or .npz of physical observations to calibrate on, in place of rollouts.
@@ -75,6 +77,7 @@ def export(
         _export_all(task, out, about, how, json)
         return
     bundle = write(task.policy, board, out, task.observations, task.shield.specification, about, **how)
+    task.check_trained(bundle.manifest["digests"]["program"])
     show_result(json, dict(bundle.manifest), lambda: _show_bundle(bundle, board, task.shield.stages, task.policy.head.kind))
 
 
@@ -108,9 +111,14 @@ def _quantization(task: Task, profile: str | None, ranges: str, least: float | N
     from puffer_edge.integer.search import keep_return, kept, search
 
     if least is None and ranges != "search":
-        return {"profile": profile or "int8", "ranges": ranges}, {}
+        return {"profile": profile or task.profile, "ranges": ranges}, {}
     if least is not None and (profile or not 0 < least <= 1):
         raise InvalidInput(f"--min-return-kept lies above 0 and up to 1, and chooses the profile itself, so without --profile; not {least:g}")
+    if least is not None and task.trained_in:
+        raise InvalidInput(
+            f"{task.policy.name} was trained in the integers of {task.trained_in}, and they are what it returns: its float weights are no policy to "
+            "measure them by; leave out --min-return-kept"
+        )
     wanted = float(task.returns(InFloat(task.policy), CHOICE_EPISODES, CHOICE_SEED).returns.mean())
     with progress_bar("choosing") as advance:
         done = 0
@@ -124,7 +132,7 @@ def _quantization(task: Task, profile: str | None, ranges: str, least: float | N
         if least is not None:
             choice = keep_return(task.policy, task.observations, score, wanted, least, task.starts)
         else:
-            choice = search(task.policy, task.observations, score, task.starts, profile or "int8")
+            choice = search(task.policy, task.observations, score, task.starts, profile or task.profile)
     share = kept(wanted, choice.score)
     for line in choice.tried:
         SIDE.print(f"  {line}")

@@ -78,6 +78,7 @@ def _list(json: bool) -> None:
             "rate_hz": e.contract.rate_hz,
             "solved": e.solved,
             "shield": [str(stage["stage"]) for stage in e.shield],
+            "parameters": {p.name: f"{p.value:g} {p.unit}" for p in e.dynamics.parameters} if e.dynamics else {},
         }
         for e in found
     ]

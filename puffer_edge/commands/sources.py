@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from puffer_edge.commands.console import SIDE
+from puffer_edge.envs.closed_loop import CALIBRATION_EPISODES, CALIBRATION_SEED, calibration
 from puffer_edge.envs.imperfect import imperfect
 from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.errors import InvalidInput
+from puffer_edge.files import OBSERVATIONS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-CALIBRATION_EPISODES = 32
-CALIBRATION_SEED = 7_000_000
 EVALUATION_SEED = 8_000_000
 MAX_EPISODES = 100_000
 DRAWS = 8192
-POLICY, OBSERVATIONS = "policy.safetensors", "observations.npz"
+POLICY = "policy.safetensors"
 
 
 def check_episodes(episodes: int, seed: int) -> None:
@@ -64,6 +64,26 @@ class Task:
     def about(self) -> dict[str, Any]:
         """Fields of the manifest."""
         return {"calibrated": self.calibrated} | ({"environment": self.environment.name} if self.environment else {})
+
+    @property
+    def trained_in(self) -> str | None:
+        """The profile in whose integers the policy was trained; None for one that was trained in float."""
+        found = self.policy.origin.get("integers")
+        return found.get("profile") if isinstance(found, dict) else None
+
+    @property
+    def profile(self) -> str:
+        """The profile that the policy is put into integers with, unless another is asked for: it was trained in it, or distilled for it."""
+        distilled_for = self.policy.origin.get("profile")
+        return self.trained_in or (distilled_for if isinstance(distilled_for, str) else "int8")
+
+    def check_trained(self, digest: str) -> None:
+        """Say so where the policy was trained as another program than the one of this digest."""
+        if self.trained_in and digest != self.policy.origin["integers"].get("digest"):
+            SIDE.print(
+                f"not the program that was trained: {self.policy.name} was trained in {self.trained_in}, calibrated on {OBSERVATIONS} of its run",
+                style="yellow",
+            )
 
     def returns(self, proposer: Any, episodes: int, seed: int, masked: bool = False) -> Any:
         """Episodes of a program, or of ``InFloat``, behind the shield; ``masked``: among what the environment allows.
@@ -134,7 +154,7 @@ def task_of(run: Path, shield: bool = True, observations: Path | None = None, sh
         shield_file: TOML with one [[stage]] table a stage.
         plant: as in ``policy_of``.
     """
-    from puffer_edge.intake.adopt import read_observations
+    from puffer_edge.intake.observations import read_observations
 
     policy, env = policy_of(run, plant)
     guard = shield_of(policy, env, shield, shield_file)
@@ -189,12 +209,3 @@ def _drawn(policy: Any) -> tuple[Any, Any]:
     rng = np.random.default_rng(CALIBRATION_SEED)
     seen = rng.normal(norm.mean, norm.std, (DRAWS, c.n_observations))
     return np.clip(seen, low, high), np.arange(DRAWS) % 64 == 0
-
-
-def calibration(env: Any, policy: Any, guard: Any) -> tuple[Any, Any]:
-    """Physical observations of the policy's own rollouts, in order of time, and where episodes begin."""
-    from puffer_edge.envs import closed_loop
-    from puffer_edge.integer.reference import InFloat
-
-    observations, starts = closed_loop.play(env, InFloat(policy), guard, CALIBRATION_EPISODES, CALIBRATION_SEED).calibration()
-    return env.contract.physical_observation(observations), starts

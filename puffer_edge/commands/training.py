@@ -21,8 +21,9 @@ from puffer_edge.errors import InvalidInput
 from puffer_edge.find import choose
 from puffer_edge.intake.plant_toml import read_plant
 from puffer_edge.train import PPOSettings, Run, settings_for
+from puffer_edge.train.run import trained_by
 from puffer_edge.train.settings import Settings
-from puffer_edge.train.settings_file import ALGORITHMS
+from puffer_edge.train.settings_file import ALGORITHMS, read_settings
 from puffer_edge.train.writer import Writer
 
 MASKED = "among what the environment allows, which no device is told"
@@ -40,6 +41,7 @@ def train(
     shield: bool = True,
     plant: Path | None = None,
     resume: Path | None = None,
+    fine_tune: Path | None = None,
     tensorboard: Flag = False,
     wandb: Annotated[tuple[()] | tuple[str] | None, tyro.conf.arg(metavar="[PROJECT]")] = None,
     plain: Flag = False,
@@ -52,41 +54,48 @@ def train(
     Settings come from the environment's preset, over it the file, over that the flags; RUN/settings.toml keeps them, and is such a file.
 
     Args:
-        environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume.
+        environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume and --fine-tune.
         algo: ppo, trpo, sac, ppo-lagrangian, pid-lagrangian, trpo-lagrangian or cpo; the other flags are those of its settings, so look at
             --help with it.
         values: settings of the algorithm.
         settings: TOML file with a table for the algorithm, such as [ppo].
         seed: of everything random; with --seeds the first one.
         seeds: train so many times, side by side on the cores there are, and print the interquartile mean of the returns.
-        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-ALGO-SEED with another algorithm than PPO. A run that is
-            there already is kept as FOLDER.1, FOLDER.2 …
+        out: folder of the run; runs/ENVIRONMENT-SEED where not given, ENVIRONMENT-ALGO-SEED with another algorithm than PPO, RUN-fine-tuned
+            with --fine-tune. A run that is there already is kept as FOLDER.1, FOLDER.2 …
         shield: train behind the default shield (--no-shield: without any).
         plant: TOML file of what lies between a board and an ideal plant: delay and jitter, sensors, actuators, parameters that vary.
         resume: run folder to go on with, from its latest checkpoint; of the settings only --steps may change.
+        fine_tune: run folder whose policy kept is trained on, into a run of its own; other flags change its settings: --qat int4 --steps 50000
         tensorboard: write event files too (needs the extra 'tensorboard').
         wandb: log to Weights & Biases too, in this project or 'puffer-edge' (needs the extra 'wandb'); WANDB_MODE=offline sends nothing.
         plain: one line of progress in place of the dashboard; so it is, too, where the output is no terminal.
         json: print the result as JSON.
     """
+    if resume is not None and fine_tune is not None:
+        raise InvalidInput("--resume goes on with a run as it was meant, --fine-tune begins another with its policy: give one of them")
     if resume is not None:
         asked = {"--seed": seed, "--seeds": seeds != 1, "--out": out, "--no-shield": not shield, "--plant": plant}
         given = [name for name, is_given in asked.items() if is_given]
         with _watched(plain, tensorboard, wandb) as watching:
             run = _go_on(resume, environment, values, [*given, *(["--settings"] if settings else [])], watching)
         _show_run(run, json)
-    elif not environment:
+    elif not environment and fine_tune is None:
         raise InvalidInput("which environment? 'puffer-edge envs' lists them; a run is gone on with by --resume RUN")
     elif seeds != 1:
+        if fine_tune is not None:
+            raise InvalidInput("--fine-tune trains one run on: leave out --seeds")
         if tensorboard or wandb is not None:
             raise InvalidInput("--tensorboard and --wandb write one run: leave out --seeds")
         _train_seeds(environment, algo, values, seed, seeds, out, {"shield": shield, "plant": _plant(plant)}, json)
     else:
         from puffer_edge import train as verbs
 
-        folder = out or Path("runs") / f"{_titled(environment, algo)}-{seed}"
+        environment = environment or (Run.load(fine_tune).settings["environment"] if fine_tune else "")
+        folder = out or Path("runs") / (f"{fine_tune.resolve().name}-fine-tuned" if fine_tune else f"{_titled(environment, algo)}-{seed}")
         with _watched(plain, tensorboard, wandb) as watching:
-            run = verbs.train(environment, algo, seed=seed, out=folder, shield=shield, settings=values, plant=_plant(plant), **watching)
+            about: dict[str, Any] = {"shield": shield, "plant": _plant(plant), "settings": values, "fine_tune": fine_tune}
+            run = verbs.train(environment, algo, seed=seed, out=folder, **about, **watching)
         _show_run(run, json)
 
 
@@ -109,12 +118,12 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
         InvalidInput, BundleError: no such algorithm, environment, file or run, or one that is damaged.
     """
     words = [word for word in args if word not in ("--help", "-h")]
-    named, run = _value_of("--algo", words), _value_of("--resume", words)
-    algorithm = named or (Run.load(run).settings["algorithm"] if run else "ppo")
+    named, run = _value_of("--algo", words), _value_of("--resume", words) or _value_of("--fine-tune", words)
+    algorithm = named or (trained_by(Run.load(run)) if run else "ppo")
     kind = ALGORITHMS[choose("algorithm", algorithm, ALGORITHMS)]
 
     def asked(**options: Any) -> tuple[str, Path | None, Path | None]:
-        return options["environment"], options["settings"], options["resume"]
+        return options["environment"], options["settings"], options["resume"] or options["fine_tune"]
 
     hints = get_type_hints(kind)
     plain = [(f.name, hints[f.name], dataclasses.field(default=f.default, default_factory=f.default_factory)) for f in dataclasses.fields(kind)]
@@ -131,7 +140,8 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
     theirs = Run.load(folder).settings
     if theirs["algorithm"] != algorithm:
         raise InvalidInput(f"{folder} is a run of {theirs['algorithm']}: leave out --algo {algorithm}")
-    return _with_values(train, kind, kind.from_dict(theirs["settings"]), algo=algorithm)
+    over = read_settings(file, algorithm) if file is not None else {}
+    return _with_values(train, kind, kind.from_dict(theirs["settings"] | over), algo=algorithm)
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str:
@@ -254,6 +264,8 @@ def _show_run(run: Run, json: bool) -> None:
 def _show_training(result: dict[str, Any], solved: float) -> None:
     OUT.print(f"trained {result['environment']} for {result['steps']:,} steps in {result['seconds']:.1f} s: {result['status']}")
     OUT.print(f"  saved in {result['run']}; engine: {result['engine']}")
+    if in_integers := result.get("integers"):
+        OUT.print(f"  trained in the integers of {in_integers}, which are what the returns are of")
     if result["engine_note"]:
         OUT.print(f"  {result['engine_note']}", style="yellow")
     kinds = ("evaluation", "behind the training's shield"), ("evaluation_unshielded", "without a shield"), ("evaluation_masked", MASKED)
@@ -292,7 +304,7 @@ def _warn_of_forbidden(found: dict[str, Any]) -> None:
 def evaluate(
     run: Folder,
     integer: Flag = False,
-    profile: str = "int8",
+    profile: str | None = None,
     shield: bool = True,
     plant: Path | None = None,
     ideal: Flag = False,
@@ -307,8 +319,8 @@ def evaluate(
 
     Args:
         run: a run folder, or a policy.safetensors.
-        integer: put the policy into integers and run what a device would compute.
-        profile: of the integers: int8, int16x8, int4 or shift.
+        integer: put the policy into integers and run what a device would compute; of a policy that was trained in integers that is always shown.
+        profile: of the integers: int8, int16x8, int4 or shift; not given, that which the policy was trained in or distilled for, or int8.
         shield: behind the environment's default shield (--no-shield: without any).
         plant: TOML file of a plant's imperfections, in the place of those that it was trained with.
         ideal: on an ideal plant: with what the policy was made for, hold and pending actions, and without what disturbs it.
@@ -327,8 +339,10 @@ def evaluate(
         raise InvalidInput("--plant and --ideal exclude each other")
     task = task_of(run, shield, plant=trained_with(policy).ideal if ideal else _plant(plant))
     kinds: dict[str, Any] = {"float": InFloat(task.policy)}
+    integer, profile = integer or task.trained_in is not None, profile or task.profile
     if integer:
         kinds["integer"] = quantize(task.policy, task.observations, task.starts, profile)
+        task.check_trained(kinds["integer"].digest.hex())
     if video is not None:
         from puffer_edge.envs import picture
 
@@ -342,7 +356,7 @@ def evaluate(
     result |= {"video": str(video)} if video is not None else {}
     result |= {kind: episodes_of.summary(stages) for kind, episodes_of in found.items()}
     if integer:
-        result |= {"profile": profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
+        result |= {"profile": profile or task.profile, "return_kept": kept(result["float"]["return"], result["integer"]["return"])}
 
     def show() -> None:
         table = Table("", "return", "95 % interval", "lowest", "cost", "steps the shield acted", box=None, pad_edge=False)
@@ -358,7 +372,8 @@ def evaluate(
         if video is not None:
             OUT.print(f"the first episode is in {video}")
         if integer:
-            OUT.print(f"{profile} keeps {result['return_kept']:.2%} of the float return")
+            words = "trained in these integers, not in float" if task.trained_in == profile else "keeps {:.2%} of the float return"
+            OUT.print(f"{profile}: {words.format(result['return_kept'])}")
         if "float_masked" in found:
             OUT.print(f"masked: {MASKED}")
         _warn_of_forbidden(result["float"])

@@ -19,7 +19,7 @@ MOST_VECTORS = 1_000_000_000
 def verify(
     policy: Folder,
     vectors: int = 1_000_000,
-    profile: str = "int8",
+    profile: str | None = None,
     engine: tuple[str, ...] = (),
     seed: int = 0,
     json: Flag = False,
@@ -33,7 +33,8 @@ def verify(
     Args:
         policy: a run folder, a policy.safetensors, or a bundle.
         vectors: how many for a fast engine.
-        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; a bundle has its own.
+        profile: of the integers that a run becomes: int8, int16x8, int4 or shift; not given, that which it was made for, or int8; a bundle has
+            its own.
         engine: engines to run, all where not given.
         seed: of the vectors.
         json: print the rows as JSON.
@@ -55,14 +56,14 @@ def verify(
         raise SystemExit(Mismatch.exit_code)
 
 
-def _exported(run: Path, out: Path, profile: str) -> Any:
+def _exported(run: Path, out: Path, profile: str | None) -> Any:
     """A bundle for this computer in every format that there is."""
     from puffer_edge.device import target
     from puffer_edge.export import bundle
 
     task = task_of(run)
     board = replace(target.load("host"), formats=bundle.formats())
-    how = {"starts": task.starts, "profile": profile}
+    how = {"starts": task.starts, "profile": profile or task.profile}
     return bundle.export(task.policy, board, out, task.observations, task.shield.specification, task.about, **how)
 
 

@@ -45,7 +45,7 @@ def manifest_cost(image: Image, target: Target, rate_hz: float | None = None) ->
     """
     program = image.program
     done, (engine, engine_ram) = work.count(program, image.shield), _engine_bytes(target)
-    demand = {} if rate_hz is None else {"demand": {"rate_hz": rate_hz, "checked": _own(predictions(image, target), target) is not None}}
+    demand = {} if rate_hz is None else {"demand": {"rate_hz": rate_hz, "checked": own_prediction(image, target) is not None}}
     return {
         "macs": program.macs,
         "requantises": done.requantise + done.shift + done.gate + done.state,
@@ -58,15 +58,15 @@ def manifest_cost(image: Image, target: Target, rate_hz: float | None = None) ->
         "engine_bytes": engine,
         "engine_ram_bytes": engine_ram,
         "flash_bytes": len(image.data) + engine,
-        "ram_bytes": _ram_bytes(image, target) + engine_ram,
+        "ram_bytes": ram_bytes(image, target) + engine_ram,
         "ticks": [one.summary(image.contract.rate_hz) for one in predictions(image, target)],
         **demand,
     }
 
 
-def _own(found: Sequence[Prediction], target: Target) -> Prediction | None:
+def own_prediction(image: Image, target: Target) -> Prediction | None:
     """The prediction for the engine of the target's own firmware, if there is one."""
-    return next((one for one in found if one.engine == cost.engines(target)[0]), None)
+    return next((one for one in predictions(image, target) if one.engine == cost.engines(target)[0]), None)
 
 
 def _engine_bytes(target: Target) -> tuple[int, int]:
@@ -79,7 +79,7 @@ def _engine_bytes(target: Target) -> tuple[int, int]:
     return cost.load(target.core).code_bytes.get("c", 0) if target.core else 0, 0
 
 
-def _ram_bytes(image: Image, target: Target) -> int:
+def ram_bytes(image: Image, target: Target) -> int:
     """Of the policy: activations, memory, and the image where the engine copies it; a build of the C sources reads it in flash."""
     held = 0 if target.firmware in ("sources", "wasm") else len(image.data)
     return held + image.program.scratch_bytes
@@ -89,7 +89,7 @@ def check_size(image: Image, target: Target) -> None:
     """Raise DoesNotFit where the image is larger than the target's slot, or the image and its working memory than the RAM for them."""
     for what, needed, there in (
         ("KiB of flash for the policy image", len(image.data), target.image_max_bytes),
-        ("KiB of RAM for the policy", _ram_bytes(image, target), target.ram_for_policy_bytes),
+        ("KiB of RAM for the policy", ram_bytes(image, target), target.ram_for_policy_bytes),
     ):
         if needed > there:
             raise DoesNotFit(what, round(needed / 1024, 1), round(there / 1024, 1), target.name, SMALLER)
@@ -104,7 +104,7 @@ def check_rate(image: Image, target: Target, rate_hz: float) -> None:
     Raises:
         DoesNotFit: it does not fit by the engine of the target's firmware; the message says what would.
     """
-    own = _own(predictions(image, target), target)
+    own = own_prediction(image, target)
     if own is None or own.share(rate_hz) <= SHARE:
         return
     raise DoesNotFit(

@@ -20,6 +20,9 @@ from puffer_edge.spaces import Bools, Floats, Ints
 from puffer_edge.trace import COLUMNS, Trace
 
 RESAMPLES = 2000
+CALIBRATION_EPISODES = 32
+CALIBRATION_SEED = 7_000_000
+"""Of the rollouts on which a policy with an environment is put into integers: everywhere the same, so that the integers are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +68,7 @@ class Episodes:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % percentile-bootstrap interval of the mean return over episodes; it says nothing about other trainings."""
-        picks = np.random.default_rng(self.seed).integers(0, len(self.returns), (RESAMPLES, len(self.returns)))
-        low, high = np.percentile(self.returns[picks].mean(1), (2.5, 97.5))
-        return float(low), float(high)
+        return _interval(self.returns, self.seed)
 
     def summary(self, stages: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values; ``stages`` names the shield's stages."""
@@ -80,6 +81,20 @@ class Episodes:
             "interventions": count_reasons(self.outcome, stages),
             "intervention_rate": self.intervention_rate,
         } | ({} if self.forbidden is None else {"forbidden_share": self.forbidden / max(self.chosen, 1)})
+
+
+def difference(a: Episodes, b: Episodes) -> dict[str, float]:
+    """Mean of b's return − a's over the same starts, with its 95 % percentile-bootstrap interval."""
+    apart = b.returns - a.returns
+    low, high = _interval(apart, a.seed)
+    return {"mean": float(apart.mean()), "low": low, "high": high}
+
+
+def _interval(values: Floats, seed: int) -> tuple[float, float]:
+    """95 % percentile-bootstrap interval of the mean."""
+    picks = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.percentile(values[picks].mean(1), (2.5, 97.5))
+    return float(low), float(high)
 
 
 def count_reasons(outcome: Any, stages: Sequence[str]) -> dict[str, int]:
@@ -185,6 +200,12 @@ def _within(c: Contract, raw: Ints, allowed: Bools) -> Bools:
     columns = np.repeat(np.arange(c.n_actions), c.groups)
     chosen = (raw[:, columns] == c.level_ints) & allowed
     return np.asarray(np.logical_or.reduceat(chosen, np.cumsum([0, *c.groups[:-1]]), axis=-1).all(-1))
+
+
+def calibration(environment: Environment, policy: Policy, shield: Shield) -> tuple[Floats, Bools]:
+    """(N, n) physical observations of the policy's own rollouts, in order of time, and (N,) where episodes begin."""
+    observations, starts = play(environment, InFloat(policy), shield, CALIBRATION_EPISODES, CALIBRATION_SEED).calibration()
+    return environment.contract.physical_observation(observations), starts
 
 
 def integer_returns(environment: Environment, program: Proposer, shield: Shield, episodes: int, seed: int) -> Floats:

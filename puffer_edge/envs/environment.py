@@ -51,6 +51,7 @@ class Environment:
         draw: ``(state (S,), canvas)`` puts a picture of a state onto a ``puffer_edge.envs.picture.Canvas``; None where there is none.
         world: makes so many rows that live side by side, where that is another thing than as many of ``living``.
         imperfections: that ``puffer_edge.envs.imperfect`` has put around it.
+        unstacked: the environment whose last observations this one shows (``puffer_edge.envs.frames``), if it does.
 
     Raises:
         InvalidInput: there are masks, and the head is not one of choices.
@@ -75,6 +76,7 @@ class Environment:
     draw: Callable[[Floats, Any], None] | None = None
     waiting: Callable[[Floats], Bools] | None = None
     imperfections: Imperfections = Imperfections()  # noqa: RUF009  frozen
+    unstacked: Environment | None = None
 
     def __post_init__(self) -> None:
         if self.allowed is not None and self.contract.head not in ("discrete", "multi_discrete"):

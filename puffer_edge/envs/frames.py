@@ -39,7 +39,8 @@ def stack(environment: Environment, frames: int) -> Environment:
     dynamics = replace(inner, n_observation=inner.n_observation * frames, allow=inner.allow_within(), around=inner, **faces)
     about: dict[str, Any] = {"max_steps": environment.max_steps, "solved": environment.solved, "shield": environment.shield}
     about["draw"] = environment.draw  # its state comes first
-    return Environment.of_scalars(contract, dynamics, name=f"{environment.name}-frames{frames}", **about)
+    made = Environment.of_scalars(contract, dynamics, name=f"{environment.name}-frames{frames}", **about)
+    return replace(made, imperfections=environment.imperfections, unstacked=environment)
 
 
 def _one(inner: Dynamics, frames: int) -> dict[str, Any]:

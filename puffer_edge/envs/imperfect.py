@@ -25,6 +25,7 @@ from puffer_edge.contract import Contract, ObservationChannel
 from puffer_edge.envs.draw import normal, uniform
 from puffer_edge.envs.dynamics import Dynamics
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.frames import stack
 from puffer_edge.envs.imperfections import Actuator, Imperfections, Jitter, Sensor
 from puffer_edge.envs.scalar import Number, Row, clip, log, rint
 from puffer_edge.errors import Unsupported
@@ -54,6 +55,8 @@ def imperfect(environment: Environment, imperfections: Imperfections, contract: 
     if imperfections == Imperfections():
         same = expected == environment.contract.expected_delay_us or contract is None
         return environment if same else replace(environment, contract=replace(environment.contract, expected_delay_us=expected))
+    if (inside := environment.unstacked) is not None:  # a frame is what the sensor gave then
+        return stack(imperfect(inside, imperfections, contract), environment.contract.n_observations // inside.contract.n_observations)
     inner = environment.scalars
     if inner is None:
         raise Unsupported(

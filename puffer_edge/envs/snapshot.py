@@ -25,8 +25,11 @@ MOST_BYTES = 2**26
 GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 METHODS = (("get_state", "set_state"), ("getstate", "setstate"))
 """Whoever has a pair of them says itself what its state is: the first gives plain values, the second takes them back."""
-CONSTANT = ("gymnasium.envs.registration.EnvSpec", "mujoco._structs.MjModel", "numpy.dtype")
-"""Classes of objects that are alike in all environments of a kind."""
+CONSTANT = (
+    "gymnasium.envs.registration.EnvSpec", "mujoco._structs.MjModel", "numpy.dtype",
+    "pygame.font.Font", "pygame.freetype.Font", "pygame.surface.Surface", "pygame.time.Clock",
+)  # fmt: skip
+"""Classes of objects that are alike in all environments of a kind, or are drawn upon anew."""
 ARENA = ("efc_", "iefc_", "map_")
 """Beginnings of names in MuJoCo's data whose length is that of the contacts; the next step computes them anew."""
 
@@ -211,8 +214,10 @@ class _Putter:
         return met[number]
 
     def _object(self, number: int, tag: str, rest: list[Any], there: Any, path: str) -> Any:
-        if there is _MISSING or _kind(there) != rest[0] or id(there) in self._filled:
+        if there is _MISSING or _kind(there) != rest[0]:
             raise Unsupported(f"{path or 'it'}, an object of the class {rest[0]}, has not been made by a new environment")
+        if id(there) in self._filled:
+            raise Unsupported(f"{path or 'it'}, an object of the class {rest[0]}, is also found elsewhere in a new environment")
         self._filled.add(id(there))
         self._met[number] = there
         attributes, own = _attributes(there, path), _own(there)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from puffer_edge import envs
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.files import write_atomic
 from puffer_edge.intake import contract_toml, layout, onnx, sb3, tensors
-from puffer_edge.intake.archives import MAX_FILE, Archive, read_arrays, read_bounded, sha256
+from puffer_edge.intake.archives import Archive, read_bounded, sha256
 from puffer_edge.intake.draft import Draft, assemble
 from puffer_edge.intake.normalizers import read_normalizer
+from puffer_edge.intake.observations import read_observations, write_observations
 from puffer_edge.intake.sources import Sources
 from puffer_edge.policy import Policy
 
@@ -62,7 +58,7 @@ def adopt(sources: Sources, out: str | os.PathLike[str]) -> tuple[Policy, tuple[
     seen = read_observations(sources.observations, policy.contract.n_observations) if sources.observations else None
     policy.save(folder / "policy.safetensors")
     if seen is not None:
-        write_arrays(folder / "observations.npz", seen)
+        write_observations(folder, **seen)
     return policy, notes
 
 
@@ -132,35 +128,3 @@ def _ask_for_contract(draft: Draft, sources: Sources, folder: Path) -> str:
         f"{'There is a contract at' if there else 'A template is in'} {path}: fill in units, ranges, rate and safe outputs, "
         f"then: {sources.command(contract=path)} --out {quote(str(folder))} (or --env NAME for an environment of ours)"
     )
-
-
-def read_observations(path: str | os.PathLike[str], n: int) -> dict[str, npt.NDArray[Any]]:
-    """Observations to calibrate on: ``observations`` (N, n), and ``starts`` (N,) where a file says at which an episode starts.
-
-    Args:
-        path: a ``.npy``, or a ``.npz`` with ``observations`` and perhaps ``starts``.
-        n: observations of the contract.
-
-    Raises:
-        InvalidInput: another shape, NaN, or none at all.
-    """
-    arrays = read_arrays(path)
-    rows = np.asarray(arrays.get("observations", arrays.get("", np.zeros(0))), np.float64)
-    if rows.ndim != 2 or rows.shape[1] != n or not len(rows):
-        raise InvalidInput(f"{os.fspath(path)} must hold observations of shape (N, {n}), not {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise InvalidInput(f"{os.fspath(path)} holds {int((~np.isfinite(rows).all(1)).sum())} rows with NaN or infinite numbers")
-    starts = np.array(arrays.get("starts", np.arange(len(rows)) == 0), bool)
-    if starts.shape != (len(rows),):
-        raise InvalidInput(f"{os.fspath(path)} has {len(rows)} observations and 'starts' of shape {starts.shape}")
-    starts[:1] = True
-    return {"observations": rows, "starts": starts}
-
-
-def write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Write a ``.npz``, whole or not at all."""
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    if stream.tell() > MAX_FILE:
-        raise InvalidInput(f"the observations take {stream.tell():,} bytes, at most {MAX_FILE:,}: give fewer")
-    write_atomic(path, stream.getvalue())

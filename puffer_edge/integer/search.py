@@ -124,5 +124,5 @@ def keep_return(
                 return Choice(found.program, profile, found.ranges, found.score, tuple(lines))
     raise ReturnLost(
         f"no profile keeps {least:.2%} of the float return: {'; '.join(lines)}. The policy leans on more precision than 8-bit weights have: "
-        "train on with quantisation in the loop (quantisation-aware training), with weight decay, or with tanh in place of ReLU"
+        "train on in the integers themselves ('puffer-edge train --fine-tune RUN --qat int8'), with weight decay, or with tanh in place of ReLU"
     )

@@ -16,6 +16,8 @@ from puffer_edge.integer.shield import Shield
 from puffer_edge.spaces import Ints
 
 INT32 = (-(2**31), 2**31 - 1)
+SELF_TEST_STEPS = 16
+"""Of the vectors that an image holds, and a board replays when it loads it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,8 @@
 """Training: an environment in, a policy out. torch is imported by ``loop``, ``nets`` and ``algorithms`` alone, when they are used."""
 
 from puffer_edge.train.constraint import PIDLagrangianSettings, PPOLagrangianSettings
+from puffer_edge.train.distillation.distil import distil
+from puffer_edge.train.distillation.settings import DistilSettings
 from puffer_edge.train.run import Run, algorithm_names, resume, train
 from puffer_edge.train.sac_settings import SACSettings
 from puffer_edge.train.settings import PPOSettings
@@ -9,6 +11,7 @@ from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianS
 
 __all__ = [
     "CPOSettings",
+    "DistilSettings",
     "PIDLagrangianSettings",
     "PPOLagrangianSettings",
     "PPOSettings",
@@ -17,6 +20,7 @@ __all__ = [
     "TRPOLagrangianSettings",
     "TRPOSettings",
     "algorithm_names",
+    "distil",
     "preset",
     "resume",
     "settings_for",

@@ -33,6 +33,8 @@ MAX_FILE = 2**30
 """Largest checkpoint that is read: networks of 256×256 make 2 MiB."""
 MAX_HEADER = 2**24
 MAX_ARRAYS = 10_000
+SHAPING = ("hidden", "activation", "shared", "exploration", "memory", "memory_size", "image", "filters", "cost_hidden")
+"""Settings that say what the networks are."""
 AnyLearner = TypeVar("AnyLearner", bound=Learner)
 
 
@@ -132,6 +134,28 @@ def restore(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BundleError(f"{where} lacks a part of a checkpoint, or has one of another shape: {error!r}") from None
     return learner
+
+
+def take_over(learner: Learner, path: str | os.PathLike[str]) -> None:
+    """Let a learner that has not begun go on with the weights and normalisers of a checkpoint.
+
+    Raises:
+        InvalidInput: no such file, or one of another algorithm, another contract or other networks.
+        BundleError: it is damaged or of another version.
+        Unsupported: the algorithm cannot.
+    """
+    where, (manifest, arrays) = os.fspath(path), read(path)
+    theirs, ours = manifest["environment"], learner_state.identity(learner.environment)
+    if (manifest["algorithm"], theirs["contract"]) != (learner.name, ours["contract"]):
+        raise InvalidInput(
+            f"{where} is of {manifest['algorithm']} in {theirs['name']}, and this is {learner.name} in {ours['name']}: a fine-tuning keeps the "
+            "algorithm and the contract"
+        )
+    mine = learner.settings.to_dict()
+    other = [f"{key} {manifest['settings'].get(key)}" for key in SHAPING if manifest["settings"].get(key) != mine.get(key)]
+    if other or manifest.get("network"):
+        raise InvalidInput(f"{where} has other networks, {', '.join(other) or manifest['network']}: a fine-tuning keeps {', '.join(SHAPING)}")
+    learner.take_over(arrays)
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """From numbers to pixels, linearly."""
 
     low: float
@@ -78,16 +78,16 @@ def picture(runs: Sequence[Rows], title: str) -> str:
     middle, band = (evaluations[0], np.zeros((0, 3))) if len(runs) == 1 else _iqm_of(evaluations)
     seen = np.concatenate([*grey, *evaluations, band[:, :2], band[:, ::2]])
     if not len(seen):
-        return _frame(title, [_text(WIDTH / 2, HEIGHT / 2, "no episode has ended yet", "middle")])
+        return _frame(title, [label(WIDTH / 2, HEIGHT / 2, "no episode has ended yet", "middle")])
     x, y = _scales(seen, TOP)
-    parts = _axes(x, y, "environment steps", "return of an episode") + _band(band, x, y, ORANGE)
+    parts = axes(x, y, "environment steps", "return of an episode") + _band(band, x, y, ORANGE)
     parts += [_line(points, x, y, GREY, 1) for points in grey]
     parts.append(_line(middle, x, y, ORANGE, 2))
     parts += [f'<circle cx="{x(s):.1f}" cy="{y(v):.1f}" r="3" fill="{ORANGE}"/>' for s, v in middle]
     words = ("training episodes, sampled actions", "evaluations, the policy deployed")
     if len(runs) > 1:
         words = (f"evaluations of {len(runs)} seeds", "their interquartile mean, 95 % interval")
-    return _frame(title, parts + _legend(list(zip((GREY, ORANGE), words))))
+    return _frame(title, parts + legend(list(zip((GREY, ORANGE), words))))
 
 
 def comparison(panels: Mapping[str, Sequence[Curve]], x_name: str, y_name: str) -> str:
@@ -103,23 +103,23 @@ def comparison(panels: Mapping[str, Sequence[Curve]], x_name: str, y_name: str) 
         seen = np.concatenate([part for c in curves for part in (*c.runs, c.middle, c.band[:, :2], c.band[:, ::2])])
         lines = -(-len(curves) // _columns([c.label for c in curves]))
         x, y = _scales(seen, TOP + LEGEND_LINE * (lines - 1))
-        inside = [f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *_axes(x, y, x_name, y_name)]
+        inside = [f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *axes(x, y, x_name, y_name)]
         colored = [(COLORS[k % len(COLORS)], curve) for k, curve in enumerate(curves)]
         for color, curve in colored:
             inside += _band(curve.band, x, y, color)
         for color, curve in colored:
             inside += [_line(points, x, y, color, 1, 0.35) for points in curve.runs if len(curve.runs) > 1]
             inside.append(_line(_thinned(curve.middle), x, y, color, 2))
-        inside += _legend([(color, curve.label) for color, curve in colored])
+        inside += legend([(color, curve.label) for color, curve in colored])
         parts.append(f'<g transform="translate(0 {number * HEIGHT})">' + "\n".join(inside) + "</g>")
-    return _svg(parts, len(panels) * HEIGHT)
+    return svg(parts, len(panels) * HEIGHT)
 
 
-def _scales(seen: Floats, top: float) -> tuple[_Axis, _Axis]:
+def _scales(seen: Floats, top: float) -> tuple[Axis, Axis]:
     """Axes on which all of (k, 2) points can be seen."""
     low, high = float(seen[:, 1].min()), float(seen[:, 1].max())
     pad = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
-    return _Axis(0.0, float(seen[:, 0].max()) or 1.0, LEFT, WIDTH - RIGHT), _Axis(low - pad, high + pad, HEIGHT - BOTTOM, top)
+    return Axis(0.0, float(seen[:, 0].max()) or 1.0, LEFT, WIDTH - RIGHT), Axis(low - pad, high + pad, HEIGHT - BOTTOM, top)
 
 
 def _points(rows: Rows, key: str) -> Floats:
@@ -140,15 +140,16 @@ def _iqm_of(evaluations: Sequence[Floats]) -> tuple[Floats, Floats]:
     return middle, np.array([(s, *iqm.interval(row)) for s, row in zip(steps, scores)], np.float64).reshape(-1, 3)
 
 
-def _axes(x: _Axis, y: _Axis, x_name: str, y_name: str) -> list[str]:
+def axes(x: Axis, y: Axis, x_name: str, y_name: str) -> list[str]:
+    """Lines, ticks and names of a panel's axes."""
     parts = []
     for value in y.ticks():
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="{GREY}" opacity="0.25"/>')
-        parts.append(_text(LEFT - 8, y(value) + 4, f"{value:,.6g}", "end"))
+        parts.append(label(LEFT - 8, y(value) + 4, f"{value:,.6g}", "end"))
     for value in x.ticks():
-        parts.append(_text(x(value), HEIGHT - BOTTOM + 18, f"{value:,.6g}" if value < 1e6 else f"{value:,.0f}", "middle"))
+        parts.append(label(x(value), HEIGHT - BOTTOM + 18, f"{value:,.6g}" if value < 1e6 else f"{value:,.0f}", "middle"))
     parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}" stroke="{GREY}"/>')
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, x_name, "middle"))
+    parts.append(label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, x_name, "middle"))
     middle = (y.end + HEIGHT - BOTTOM) / 2
     parts.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{html.escape(y_name)}</text>')
     return parts
@@ -159,41 +160,43 @@ def _columns(labels: Sequence[str]) -> int:
     return 2 if max(map(len, labels)) <= 44 else 1
 
 
-def _legend(entries: Sequence[tuple[str, str]]) -> list[str]:
+def legend(entries: Sequence[tuple[str, str]]) -> list[str]:
     """Colour and text of each."""
     parts, columns = [], _columns([text for _, text in entries])
     for k, (color, text) in enumerate(entries):
         left, top = LEFT + 310 * (k % columns), 34 + LEGEND_LINE * (k // columns)
         parts.append(f'<line x1="{left}" x2="{left + 22}" y1="{top}" y2="{top}" stroke="{color}" stroke-width="2"/>')
-        parts.append(_text(left + 28, top + 4, text, "start"))
+        parts.append(label(left + 28, top + 4, text, "start"))
     return parts
 
 
-def _band(band: Floats, x: _Axis, y: _Axis, color: str) -> list[str]:
+def _band(band: Floats, x: Axis, y: Axis, color: str) -> list[str]:
     if not len(band):
         return []
     outline = [*((s, v) for s, v, _ in band), *((s, v) for s, _, v in band[::-1])]
     return [f'<polygon points="{_pixels(outline, x, y)}" fill="{color}" opacity="0.2"/>']
 
 
-def _line(points: Any, x: _Axis, y: _Axis, color: str, width: int, opacity: float = 1.0) -> str:
+def _line(points: Any, x: Axis, y: Axis, color: str, width: int, opacity: float = 1.0) -> str:
     faint = f' opacity="{opacity}"' if opacity < 1 else ""
     return f'<polyline points="{_pixels(points, x, y)}" fill="none" stroke="{color}" stroke-width="{width}"{faint}/>'
 
 
-def _pixels(points: Any, x: _Axis, y: _Axis) -> str:
+def _pixels(points: Any, x: Axis, y: Axis) -> str:
     return " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in points)
 
 
-def _text(x: float, y: float, words: str, anchor: str) -> str:
+def label(x: float, y: float, words: str, anchor: str) -> str:
+    """Plain text at a place, which it begins at, ends at, or has its middle."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
 
 
 def _frame(title: str, parts: Sequence[str]) -> str:
-    return _svg([f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *parts], HEIGHT)
+    return svg([f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *parts], HEIGHT)
 
 
-def _svg(parts: Sequence[str], height: int) -> str:
+def svg(parts: Sequence[str], height: int) -> str:
+    """The picture of these parts."""
     body = "\n".join(parts)
     style = 'font-family="system-ui, sans-serif" font-size="12" fill="#1c2430"'
     ground = f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>'

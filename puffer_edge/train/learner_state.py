@@ -51,6 +51,7 @@ def values_of(learner: Learner) -> dict[str, Any]:
     return {
         "steps": learner.steps,
         "control": learner.control,
+        "fine_tuned": learner.fine_tuned,
         "noise_rng": learner.noise_rng.bit_generator.state,
         "shuffle_rng": learner.shuffle_rng.bit_generator.state,
     }
@@ -66,7 +67,7 @@ def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, An
     def part(prefix: str) -> dict[str, Any]:
         return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
-    learner.net.load_state_dict({key: torch.from_numpy(value) for key, value in part("net.").items()})
+    load_networks(learner, arrays)
     for name, p in learner.net.named_parameters():
         state = {key: torch.from_numpy(value) for key, value in part(f"optimizer.{name}.").items()}
         if state:
@@ -77,7 +78,6 @@ def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, An
         learner.native.load(part("native."))
     if learner.held_noise is not None:
         learner.held_noise.matrix, learner.held_noise.age = arrays["exploration.matrix"], arrays["exploration.age"]
-    learner.moments.count, learner.moments.mean, learner.moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
     learner.load_own(arrays)
     learner.episode_return, learner.episode_cost = arrays["episode_return"], arrays["episode_cost"]
     learner.recent_returns.extend(arrays["recent_returns"].tolist())
@@ -86,8 +86,19 @@ def restore(learner: Learner, arrays: Mapping[str, Any], values: Mapping[str, An
     learner.noise_rng.bit_generator.state = values["noise_rng"]
     learner.shuffle_rng.bit_generator.state = values["shuffle_rng"]
     learner.control = {key: float(values["control"][key]) for key in learner.control}
-    learner.steps = values["steps"]
+    learner.steps, learner.fine_tuned = values["steps"], values.get("fine_tuned", {})
     learner.refresh()
+
+
+def load_networks(learner: Learner, arrays: Mapping[str, Any]) -> None:
+    """Put back networks and the observations' moments alone.
+
+    Raises:
+        KeyError, RuntimeError: something is missing, or has another shape.
+    """
+    learner.net.load_state_dict({key[len("net.") :]: torch.from_numpy(value) for key, value in arrays.items() if key.startswith("net.")})
+    moments = learner.moments
+    moments.count, moments.mean, moments.m2 = float(arrays["moments.count"][0]), arrays["moments.mean"], arrays["moments.m2"]
 
 
 def bits_depend_on(learner: Learner) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.envs.world import World
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
+from puffer_edge.integer.reference import InFloat, Proposer
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import AnyLayer, Head, Policy
 from puffer_edge.spaces import Bools, Floats
@@ -127,6 +128,7 @@ class Learner:
         kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
         control: numbers that the algorithm steers as it goes, by name.
         last_good: the policy after the last update whose numbers were all finite.
+        fine_tuned: run and step whose weights it began with; empty where it began anew.
         phases: where the time goes; whoever works between two updates names what it does.
 
     Raises:
@@ -179,7 +181,7 @@ class Learner:
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
         contract, s = self.environment.contract, self.settings
         self.network = network
-        with _one_thread():
+        with one_thread():
             self.net, self.kernels = self._networks(weights)
         self.optimizer = self._optimizer()
         self.native = self._native(episodes)
@@ -192,6 +194,7 @@ class Learner:
         self.moments = Moments((contract.n_observations,))
         self.control: dict[str, float] = {}
         self.steps = 0
+        self.fine_tuned: dict[str, Any] = {}
         self.phases = Phases()
         self.episode_return, self.episode_cost = np.zeros(rows), np.zeros(rows)
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
@@ -267,6 +270,15 @@ class Learner:
     def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``own_arrays`` gave."""
 
+    def take_over(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Before the first step, go on with networks and normalisers of another training's checkpoint; optimiser and episodes begin anew.
+
+        Raises:
+            Unsupported: this algorithm cannot.
+            InvalidInput: its networks have other shapes.
+        """
+        raise Unsupported(f"{self.name} does not go on from another run's weights")
+
     def _native(self, seed: int) -> NativePart | None:
         """The native engine, where the settings want it and it can serve; ``engine_note`` says why not."""
         self.engine_note = ""
@@ -309,7 +321,7 @@ class Learner:
         """
         target = self.settings.steps if steps is None else self.steps + steps
         start = time.perf_counter()
-        with _one_thread():
+        with one_thread():
             while self.steps < target:
                 began = time.perf_counter()
                 lived, statistics = self._advance()
@@ -364,9 +376,8 @@ class Learner:
         mask = None if allowed is None else self._mask(np.asarray(allowed, bool), x.shape[:-1])
         memory = self._as_memory(state, episode_start, math.prod(x.shape[:-1]))
         if deterministic and self.deployable:
-            policy = self.policy()
-            outputs, after = policy.step(x, memory.reshape(*x.shape[:-1], -1))
-            return policy.decide(outputs if mask is None else np.where(mask, outputs, -np.inf)), self._as_state(after)
+            action, after = self._deployed(x, mask, memory.reshape(*x.shape[:-1], -1))
+            return action, self._as_state(after)
         with torch.inference_mode():
             found, after = self._recall(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask), memory)
             action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
@@ -404,6 +415,21 @@ class Learner:
             policy, after = self._recall(observation, None, memory)
             return self.physical(policy.sample(rng).numpy()), after
 
+    def _deployed(self, observation: Floats, allowed: Bools | None, memory: Floats) -> tuple[Floats, Floats]:
+        """(..., m) physical actions of the policy as it would be deployed, and the (..., memory) next memory."""
+        policy = self.policy()
+        outputs, after = policy.step(observation, memory)
+        return policy.decide(outputs if allowed is None else np.where(allowed, outputs, -np.inf)), after
+
+    @property
+    def calibration(self) -> tuple[Floats, Bools] | None:
+        """The observations, and where episodes begin, that this training's policies must be put into integers with; None for any."""
+        return None
+
+    def proposer(self, policy: Policy) -> Proposer:
+        """A policy of this training as evaluations run it."""
+        return InFloat(policy)
+
     @property
     def deployable(self) -> bool:
         """Whether the network says what its layers are."""
@@ -437,6 +463,7 @@ class Learner:
             "algorithm": self.name,
             "seed": self.seed,
             "steps": self.steps,
+            **({"fine_tuned": self.fine_tuned} if self.fine_tuned else {}),
             "shield": [dict(stage) for stage in self.shield.specification],
             "versions": {"puffer_edge": __version__, "torch": torch.__version__, "numpy": np.__version__},
         }
@@ -523,7 +550,7 @@ class Learner:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One torch thread: faster below minibatches of some 4,000, and the same bits on any number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ import torch
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
-from puffer_edge.train import vector
+from puffer_edge.train import learner_state, vector
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.distributions import Distribution
 from puffer_edge.train.loop import Learner, Lived
@@ -24,6 +24,9 @@ from puffer_edge.train.normalize import RewardScale
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import OnPolicySettings
 from puffer_edge.train.vector.asynchronous import Fleet, Sent
+
+OF_EPISODES = ("memory", "reward.returns")
+"""Of ``own_arrays``, what belongs to the episodes at hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +151,13 @@ class OnPolicy(Learner):
         if self.memory.size and self.environment.pure:  # what lives begins new episodes
             self.memory = arrays["memory"]
 
+    def take_over(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on with the networks and normalisers of another training's checkpoint; what episodes left behind begins anew."""
+        learner_state.load_networks(self, arrays)
+        fresh = self.own_arrays()
+        self.load_own(fresh | {key: arrays[key] for key in fresh if key in arrays and key not in OF_EPISODES})
+        self.refresh()
+
     def _take_in(self, seen: Floats) -> None:
         if self.native is not None:
             self.moments.merge(len(seen), *self.native.engine.moments(seen))
@@ -227,7 +237,8 @@ class OnPolicy(Learner):
         Returns:
             (T, N, n + M) when the policy acted, and of what followed, before any reset.
         """
-        seen = self.inputs(rollout.observation), self.inputs(rollout.final_observation)
+        whitened = super().inputs  # in float, also where the actor is not
+        seen = whitened(rollout.observation), whitened(rollout.final_observation)
         if not self.memory.size:
             return seen
         remembered = torch.from_numpy(rollout.before), torch.from_numpy(rollout.after)

@@ -20,12 +20,13 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import BundleError, InvalidInput, PufferEdgeError, WriteFailed
 from puffer_edge.files import write_atomic
-from puffer_edge.integer.reference import InFloat, Proposer
+from puffer_edge.intake.observations import write_observations
+from puffer_edge.integer.reference import Proposer
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
 from puffer_edge.train.loop import Callback, Learner, Progress
-from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, is_run
+from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, keep_earlier
 from puffer_edge.train.sampled import Sampled
 from puffer_edge.train.settings_file import format_settings
 from puffer_edge.train.verdict import rank, verdict
@@ -73,7 +74,7 @@ class Recorder:
             WriteFailed: disk full, no permission.
         """
         recorder = Recorder(folder, learner, writers)
-        _keep_earlier(folder)
+        keep_earlier(folder)
         with recorder._writing("the start of a run"):
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -192,7 +193,8 @@ class Recorder:
             self._log(p.metrics)
 
     def _select(self, steps: int) -> None:
-        """Keep the policy if it does at least as well as the best one did, on the same episodes, a limit on costs coming first."""
+        """Keep the policy if it does at least as well as the best one did, on the same episodes: first comes acting in the integers that it is
+        trained for, then a limit on costs."""
         learner, policy = self.learner, self.learner.last_good
         episodes, seed = learner.settings.evaluation_episodes, self.selection_seed
         found, alone = self._evaluate(policy, episodes, seed)
@@ -201,6 +203,7 @@ class Recorder:
         scores |= {"eval_intervention_rate": found["intervention_rate"]}
         scores |= {"eval_unshielded_rew_mean": alone["return"], "eval_unshielded_cost_mean": alone["cost"]}
         chosen = {"steps": steps, "return": found["return"], "cost": found["cost"]}
+        chosen |= {"integers": True} if "integers" in policy.origin else {}
         if learner.cost_limit is not None:
             sampled = self._episodes(Sampled(learner, (seed, steps)), learner.shield, episodes, seed).summary(learner.shield.stages)
             scores |= {"eval_sampled_rew_mean": sampled["return"], "eval_sampled_cost_mean": sampled["cost"]}
@@ -211,13 +214,13 @@ class Recorder:
         if not self.chosen or self._rank(chosen) >= self._rank(self.chosen):
             self.best, self.chosen = policy, chosen
 
-    def _rank(self, chosen: Mapping[str, Any]) -> tuple[bool, float]:
-        return rank(chosen["return"], chosen["cost"], self.learner.cost_limit)
+    def _rank(self, chosen: Mapping[str, Any]) -> tuple[bool, bool, float]:
+        return (chosen.get("integers", False), *rank(chosen["return"], chosen["cost"], self.learner.cost_limit))
 
     def _checkpoint(self) -> None:
         """Write the policy kept, then a checkpoint from which this training can be gone on with, and remove those that are no longer kept."""
         learner = self.learner
-        (self.best or learner.last_good).save(self.folder / POLICY)
+        self._save_policy()
         os.fsync(self._log_file.fileno())  # the checkpoint says how long the log is
         beside = {
             "chosen": self.chosen,
@@ -267,13 +270,20 @@ class Recorder:
     def _conclude(self, status: str) -> None:
         """Save the policy kept, and how the training ended."""
         with self._writing("the result"):
-            (self.best or self.learner.last_good).save(self.folder / POLICY)
+            self._save_policy()
             self._write_result(self._result(status))
+
+    def _save_policy(self) -> None:
+        """Write the policy kept, and what it must be put into integers with."""
+        (self.best or self.learner.last_good).save(self.folder / POLICY)
+        if self.learner.calibration is not None:
+            write_observations(self.folder, *self.learner.calibration)
 
     def _result(self, status: str) -> dict[str, Any]:
         kept = self.best or self.learner.last_good
         result: dict[str, Any] = {"status": status, "steps": self.learner.steps, "seconds": self._seconds(), "kept_step": kept.origin["steps"]}
         result |= {"engine": self.learner.engine, "engine_note": self.learner.engine_note}
+        result |= {"integers": kept.origin["integers"]["profile"]} if "integers" in kept.origin else {}
         return result | ({"resumed": self.resumed} if self.resumed else {})
 
     def _verdict(self, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,20 +302,20 @@ class Recorder:
     def _evaluate(self, policy: Policy, episodes: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Episodes behind the training's shield and, the same, behind none: what is the shield's merit is not the policy's."""
         shield = self.learner.shield
-        found = self._episodes(InFloat(policy), shield, episodes, seed)
+        found = self._episodes(self.learner.proposer(policy), shield, episodes, seed)
         alone = found
         if found.intervention_rate > 0.0:  # else they are the same
-            alone = self._episodes(InFloat(policy), Shield.none(policy.contract), episodes, seed)
+            alone = self._episodes(self.learner.proposer(policy), Shield.none(policy.contract), episodes, seed)
         return found.summary(shield.stages), alone.summary(())
 
     @property
     def _masks(self) -> bool:
-        """Whether the environment says what may be chosen: what ships does without, which is shown beside what it does with it."""
-        return self.learner.environment.allowed is not None
+        """Whether the environment says what may be chosen: what ships does without, which is shown beside what it does with it in float."""
+        return self.learner.environment.allowed is not None and self.learner.calibration is None
 
     def _masked(self, policy: Policy, episodes: int, seed: int) -> dict[str, Any]:
         shield = self.learner.shield
-        return closed_loop.play(self.learner.environment, InFloat(policy), shield, episodes, seed, masked=True).summary(shield.stages)
+        return closed_loop.play(self.learner.environment, self.learner.proposer(policy), shield, episodes, seed, masked=True).summary(shield.stages)
 
     def _open_log(self, length: int) -> None:
         """Open the log, lock it, and cut off what came after its first ``length`` bytes."""
@@ -382,15 +392,3 @@ def _numbers(answer: Mapping[str, float], taken: Mapping[str, float]) -> dict[st
         if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise InvalidInput(f"a callback logged {value!r} as {name!r}: only numbers are logged")
     return {name: float(value) for name, value in answer.items()}
-
-
-def _keep_earlier(folder: Path) -> None:
-    """Move a run that is in the way to ``FOLDER.1``, ``FOLDER.2`` …: a short new training must not cost a long old one."""
-    if not is_run(folder):
-        return
-    if lock.is_held(folder / METRICS):
-        raise InvalidInput(f"a training is writing to {folder} right now: wait for it, stop it, or choose another folder")
-    number = 1
-    while os.path.lexists(f"{folder}.{number}"):
-        number += 1
-    os.replace(folder, f"{folder}.{number}")

@@ -21,7 +21,7 @@ from puffer_edge.policy import Policy
 from puffer_edge.train import algorithms, lock
 from puffer_edge.train.log import Log
 from puffer_edge.train.settings import Settings
-from puffer_edge.train.settings_file import preset, read_run
+from puffer_edge.train.settings_file import ALGORITHMS, preset, read_run
 
 if TYPE_CHECKING:
     from puffer_edge.train.loop import Callback, Learner
@@ -79,6 +79,11 @@ class Run:
         found = self.result.get("evaluation", {}) | {"seed": self.settings["seed"]}
         return {**found, **about, **ended, "interrupted": ended["status"] in ("stopped", "interrupted")}
 
+    @property
+    def chosen(self) -> Settings:
+        """The algorithm's settings."""
+        return ALGORITHMS[self.settings["algorithm"]].from_dict(self.settings["settings"])
+
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl``; lines that are none are left out, and ``puffer_edge.train.log.Log`` says which they are."""
         return Log(self.path / METRICS).more() or []
@@ -98,6 +103,7 @@ def train(
     progress: Callback | Sequence[Callback] | None = None,
     settings: Settings | None = None,
     writers: Sequence[Writer] = (),
+    fine_tune: str | os.PathLike[str] | None = None,
     plant: Imperfections | None = None,
 ) -> Run:
     """Train a policy and write a run.
@@ -110,14 +116,15 @@ def train(
         algorithm: a file of ``puffer_edge/train/algorithms``.
         steps: environment steps in place of the settings' own.
         seed: of everything that is random.
-        out: the folder; None means ``runs/<environment>-<algorithm>-<seed>``.
+        out: the folder; None means ``runs/<environment>-<algorithm>-<seed>``, or ``runs/<run>-fine-tuned``.
         shield: True trains behind the environment's shield, False behind none, a specification behind that.
         progress: one function or several, each called after each update; a False from any ends the training in peace, numbers by name are
             logged beside the others.
-        settings: None takes the environment's preset.
+        settings: None takes the environment's preset, or those of the run that is fine-tuned.
         writers: each told of every row that is logged: ``TensorBoard()``, ``WandB()``, or one's own (``puffer_edge/train/writer.py``).
-        plant: what lies between the board and an ideal plant: delays, what sensors and actuators do, parameters that vary; None: nothing.
-            Evaluations meet it too.
+        fine_tune: a run whose policy kept is trained on: networks and normalisers are taken over, optimiser and steps begin anew.
+        plant: what lies between the board and an ideal plant: delays, what sensors and actuators do, parameters that vary; None: nothing,
+            or that of the run that is fine-tuned. Evaluations meet it too.
 
     Returns:
         The run. Ctrl-C ends the training, not the call: the policy kept is saved and evaluated, with status "interrupted".
@@ -130,11 +137,18 @@ def train(
         Unsupported: a plant around an environment that is not made of scalar functions.
     """
     task = envs.load(environment) if isinstance(environment, str) else environment
+    source = None if fine_tune is None else Run.load(fine_tune)
+    if plant is None and source is not None and task.imperfections == Imperfections():
+        plant = Imperfections.from_dict(source.settings["plant"])
     task = task if plant is None else imperfect(task, plant)
-    chosen = settings or preset(task.name, algorithm)
+    theirs = preset(task.name, algorithm) if source is None else source.chosen
+    chosen = settings or theirs
     chosen = chosen if steps is None else replace(chosen, steps=steps)
     learner = learner_of(algorithm)(task, chosen, seed=seed, shield=shield)
-    folder = Path(out) if out is not None else Path("runs") / f"{task.name}-{algorithm}-{seed}"
+    if source is not None:
+        _take_over(learner, source)
+    name = f"{task.name}-{algorithm}-{seed}" if source is None else f"{source.path.resolve().name}-fine-tuned"
+    folder = Path(out) if out is not None else Path("runs") / name
     from puffer_edge.train.recording import Recorder
 
     return Recorder.begin(folder, learner, writers).run(_callbacks(progress))
@@ -166,15 +180,55 @@ def resume(
         Diverged, WriteFailed, MissingExtra: as ``train``.
     """
     run = Run.load(path)
-    kind = learner_of(run.settings["algorithm"])
+    kind = learner_of(trained_by(run))
     from puffer_edge.train.recording import Recorder
 
     return Recorder.go_on(run, kind, steps, environment, writers).run(_callbacks(progress))
 
 
+def _take_over(learner: Learner, source: Run) -> None:
+    """Begin with what the policy kept of another run was."""
+    from puffer_edge.train import checkpoint
+
+    step = source.result["kept_step"]
+    file = source.path / CHECKPOINTS / f"step-{step:012}.safetensors"
+    if not file.is_file():
+        raise BundleError(f"{source.path} has no checkpoint of the policy kept, {file.name}: without its critic it cannot be trained on")
+    learner.fine_tuned = {"run": source.path.name, "step": step}
+    checkpoint.take_over(learner, file)
+
+
 def is_run(folder: Path) -> bool:
     """Whether a training began in that folder."""
     return (folder / SETTINGS).is_file() or (folder / OLD_SETTINGS).is_file()
+
+
+def trained_by(run: Run) -> str:
+    """The algorithm that goes on with a run.
+
+    Raises:
+        InvalidInput: it was distilled, and has no checkpoint to go on from.
+    """
+    algorithm: str = run.settings["algorithm"]
+    if algorithm == "distil":
+        raise InvalidInput(f"{run.path} was distilled in one go: to go further distil its teacher again, with more --rounds, into another --out")
+    return algorithm
+
+
+def keep_earlier(folder: Path) -> None:
+    """Move a run that is in the way to ``FOLDER.1``, ``FOLDER.2`` …: a short new training must not cost a long old one.
+
+    Raises:
+        InvalidInput: a training is writing to it.
+    """
+    if not is_run(folder):
+        return
+    if lock.is_held(folder / METRICS):
+        raise InvalidInput(f"a training is writing to {folder} right now: wait for it, stop it, or choose another folder")
+    number = 1
+    while os.path.lexists(f"{folder}.{number}"):
+        number += 1
+    os.replace(folder, f"{folder}.{number}")
 
 
 def checkpoints_in(folder: Path) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from puffer_edge.envs.interventions import Interventions
 from puffer_edge.errors import InvalidInput
+from puffer_edge.integer.scales import PROFILES
 
 RECENT = 100
 """Episodes over which ``ep_rew_mean`` and ``ep_cost_mean`` are means."""
@@ -26,6 +27,7 @@ CHOICES = {
     "exploration": ("independent", "state"),
     "memory": ("none", "gru", "lstm"),
     "kl_control": ("stop", "penalty", "learning_rate"),
+    "qat": ("none", *PROFILES),
 }
 """What a setting that is a word may be."""
 
@@ -216,6 +218,7 @@ class PPOSettings(OnPolicySettings):
         ("value_clip", 0.0, math.inf),
         ("entropy_weight", 0.0, math.inf),
         ("kl_weight", 0.0, math.inf),
+        ("qat_from", 0.0, 1.0),
     )
     FLAGS: ClassVar[tuple[str, ...]] = (*OnPolicySettings.FLAGS, "amp", "shared")
 
@@ -257,6 +260,10 @@ class PPOSettings(OnPolicySettings):
     """Of a picture: filters of each convolution before the hidden layers. They are 3×3, and each halves height and width."""
     amp: bool = False
     """Run the torch engine's networks in bfloat16 during an update; weights and optimiser stay float32."""
+    qat: str = "none"
+    """Quantisation-aware training: the profile ("int8", "int16x8", "int4", "shift") in whose integers the actor acts and learns (torch)."""
+    qat_from: float = 0.5
+    """Share of the steps that are trained in float before that; a fine-tuning begins with the integers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -350,6 +357,16 @@ def _check_ppo(s: PPOSettings) -> None:
         raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
     _check_memory(s)
     _check_picture(s)
+    if s.qat != "none" and (s.engine == "native" or s.kernels == "native" or s.amp or s.exploration == "state"):
+        raise InvalidInput(
+            "quantisation-aware training (qat) is the torch engine's, on its own modules in float32: leave out engine and kernels 'native', amp, "
+            "and exploration 'state', whose noise is a function of float features"
+        )
+    if s.qat != "none" and (s.memory != "none" or s.image):
+        raise InvalidInput(
+            "quantisation-aware training (qat) is of dense actors: leave out memory and image, or train in float and see with "
+            "'eval --integer --profile int16x8' what the integers keep"
+        )
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:

@@ -27,6 +27,7 @@ from puffer_edge import find
 from puffer_edge.errors import InvalidInput
 from puffer_edge.intake.contract_toml import load_toml
 from puffer_edge.train.constraint import PIDLagrangianSettings, PPOLagrangianSettings
+from puffer_edge.train.distillation.settings import DistilSettings
 from puffer_edge.train.sac_settings import SACSettings
 from puffer_edge.train.settings import PPOSettings, Settings
 from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianSettings, TRPOSettings
@@ -44,8 +45,10 @@ ALGORITHMS: dict[str, type[Settings]] = {
     "cpo": CPOSettings,
 }
 """The settings of each algorithm."""
+TABLES: dict[str, type[Settings] | type[DistilSettings]] = {**ALGORITHMS, "distil": DistilSettings}
+"""The settings of everything that writes a run."""
 NONE = "none"
-_OPTIONAL = {name: {f.name for f in dataclasses.fields(kind) if "None" in str(f.type)} for name, kind in ALGORITHMS.items()}
+_OPTIONAL = {name: {f.name for f in dataclasses.fields(kind) if "None" in str(f.type)} for name, kind in TABLES.items()}
 
 
 def preset_names() -> tuple[str, ...]:
@@ -107,7 +110,7 @@ def read_settings(file: str | os.PathLike[str], algorithm: str = "ppo") -> dict[
         InvalidInput: no such file, no TOML, an unknown table or key.
     """
     data, _ = load_toml(file)
-    unknown = sorted(set(data) - {*ALGORITHMS, *ABOUT_A_RUN})
+    unknown = sorted(set(data) - {*TABLES, *ABOUT_A_RUN})
     if unknown:
         hint = f" (a setting goes under [{algorithm}])" if set(unknown) & _names(algorithm) else ""
         raise InvalidInput(f"{os.fspath(file)} has {', '.join(unknown)}, which is no table of settings{hint}: there is [{'], ['.join(ALGORITHMS)}]")
@@ -116,7 +119,7 @@ def read_settings(file: str | os.PathLike[str], algorithm: str = "ppo") -> dict[
         raise InvalidInput(f"{os.fspath(file)} has no table [{algorithm}]")
     strange = sorted(set(table) - _names(algorithm))
     if strange:
-        known = ", ".join(f.name for f in dataclasses.fields(ALGORITHMS[algorithm]))
+        known = ", ".join(f.name for f in dataclasses.fields(TABLES[algorithm]))
         raise InvalidInput(f"{os.fspath(file)}: {algorithm} has no setting {', '.join(strange)}: it has {known}")
     return {key: None if value == NONE and key in _OPTIONAL[algorithm] else value for key, value in table.items()}
 
@@ -155,13 +158,13 @@ def read_run(file: Path, newest: int) -> dict[str, Any]:
     about = {"shield": [], "plant": {}, **{key: data[key] for key in ABOUT_A_RUN if key in data}}
     if isinstance(about.get("format"), int) and about["format"] > newest:
         return about
-    if about.get("algorithm") not in ALGORITHMS:
+    if about.get("algorithm") not in TABLES:
         raise InvalidInput(f"{file} does not say by which algorithm the run was trained")
     return about | {"settings": read_settings(file, about["algorithm"])}
 
 
 def _names(algorithm: str) -> set[str]:
-    return {f.name for f in dataclasses.fields(ALGORITHMS[algorithm])}
+    return {f.name for f in dataclasses.fields(TABLES[algorithm])}
 
 
 def _value(value: Any) -> str:

@@ -17,6 +17,7 @@ from puffer_edge.envs.composition import compose
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.dynamics import Dynamics, Parameter
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.frames import stack
 from puffer_edge.envs.imperfect import imperfect
 from puffer_edge.envs.imperfections import Actuator, Imperfections, Jitter, Sensor
 from puffer_edge.envs.plant import Plant
@@ -317,6 +318,15 @@ def test_pending_actions_are_channels_of_the_contract() -> None:
 def test_an_observation_that_is_old_is_the_one_of_so_many_steps_before() -> None:
     seen = walk(imperfect(PROBE, Imperfections(observation_delay_steps=3)), RAMP)[0][:, 0, 0]
     np.testing.assert_array_equal(seen, np.maximum(np.arange(len(RAMP) + 1) - 3, 0))
+
+
+@pytest.mark.usefixtures("plain")
+def test_stacked_frames_are_what_the_sensor_gave() -> None:
+    whole = imperfect(stack(PROBE, 3), Imperfections(delay_us=PERIOD_US, pending=1, sensors={"acted": Sensor(noise=0.5)}))
+    assert whole.name == "probe-frames3" and whole.contract.observations[3].name == "steps_1" and whole.imperfections.pending == 1
+    seen = walk(whole, RAMP)[0]
+    np.testing.assert_array_equal(seen[2:, :, 3:], seen[1:-1, :, :6])
+    assert (seen[1:, 0, 1] != seen[1:, 1, 1]).all()
 
 
 def test_a_file_says_all_of_it(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ import torch
 
 from puffer_edge.errors import InvalidInput, PufferEdgeError, Unsupported
 from puffer_edge.intake import contract_toml, pickles
-from puffer_edge.intake.adopt import adopt, read_draft, read_observations
+from puffer_edge.intake.adopt import adopt, read_draft
 from puffer_edge.intake.archives import Archive
 from puffer_edge.intake.normalizers import read_normalizer
+from puffer_edge.intake.observations import read_observations
 from puffer_edge.intake.sources import Sources
 from puffer_edge.intake.tensors import read_tensors
 from tests.intake.hostile import Bomb, cut, flip, inside, serialized, spill, torch_file, with_field, zipped

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from puffer_edge.cli import main
-from puffer_edge.intake.adopt import read_observations
+from puffer_edge.intake.observations import read_observations
 from puffer_edge.policy import Policy
 from tests.intake.hostile import torch_file
 from tests.intake.test_layout import PPOContinuous

@@ -40,7 +40,7 @@ def test_the_cheapest_profile_that_keeps_enough_is_taken() -> None:
     assert keep_return(policy, x, score, 100.0, 0.97, starts).profile == "int8"
     choice = keep_return(policy, x, score, 100.0, 0.99, starts)
     assert choice.profile == "int16x8" and [line.split(":")[0] for line in choice.tried] == ["int8", "int8, ranges by search", "int16x8"]
-    with pytest.raises(ReturnLost, match="quantisation in the loop") as caught:
+    with pytest.raises(ReturnLost, match="--fine-tune RUN --qat int8") as caught:
         keep_return(policy, x, score, 200.0, 0.99, starts)
     assert "int16x8: return 100 of 200, keeps 50.00%" in str(caught.value)
 

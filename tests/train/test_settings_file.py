@@ -68,6 +68,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         "seed": 2**40,
         "versions": {"a b": "1.0\x7f"},
         "shield": [{"stage": "x", "law": {"force": {"an.gle": -1.5}}, "bounds": {"a": (0.1, 2)}, "on": True}, {"stage": "limit"}],
+        "plant": {"delay_us": 1.5, "jitter_us": {"kind": "measured", "measured_us": [1, 2.5]}, "sensors": {"an.gle": {"noise": 0.1}}},
     }
     file = tmp_path / "settings.toml"
     file.write_text(format_settings(about, "ppo", settings), encoding="utf-8")

@@ -30,10 +30,11 @@ from torch import nn
 
 from puffer_edge.errors import Unsupported
 from puffer_edge.train.distributions import Distribution
+from puffer_edge.train.in_integers import InIntegers
 from puffer_edge.train.native.learner import Experience, NativeEngine, cells_library, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.nets.recurrent import RecurrentActorCritic
-from puffer_edge.train.on_policy import Batch, OnPolicy
+from puffer_edge.train.on_policy import Batch
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 
@@ -107,7 +108,7 @@ def critic_loss(value: torch.Tensor, batch: Batch, settings: PPOSettings) -> tor
     return squared.mean()
 
 
-class PPO(OnPolicy):
+class PPO(InIntegers):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"
@@ -119,6 +120,8 @@ class PPO(OnPolicy):
         if self.network is not None:
             if s.memory != "none":
                 raise Unsupported(f"memory {s.memory!r} is of the package's own networks: leave out network=, or memory")
+            if s.qat != "none":
+                raise Unsupported("quantisation-aware training knows the package's own dense actors, not a network of your own: leave out qat")
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 return self.network(contract, s), "torch"
@@ -135,6 +138,8 @@ class PPO(OnPolicy):
             raise Unsupported(f"memory {self.settings.memory!r} is of the torch engine")
         if not isinstance(self.net, ActorCritic):
             raise Unsupported("a network of your own is torch's")
+        if self.settings.qat != "none":
+            raise Unsupported("quantisation-aware training is not in C")
         return NativeEngine(self.environment, self.settings, self.shield, seed, self.net.flat.numpy(), self._native_critic())
 
     def _prepare(self, seed: int) -> None:

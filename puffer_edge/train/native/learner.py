@@ -75,7 +75,8 @@ def kernels_for(contract: Contract, settings: PPOSettings) -> Engine | None:
         Unsupported: the settings ask for native kernels, which cannot serve.
     """
     shape = shape_of(contract, settings)
-    modules = "amp" if settings.amp else "exploration 'state'" if settings.exploration != "independent" else "a picture" if settings.image else ""
+    asked = {"qat": settings.qat != "none", "amp": settings.amp, "exploration 'state'": settings.exploration != "independent"}
+    modules = next((name for name, is_asked in (asked | {"a picture": bool(settings.image)}).items() if is_asked), "")
     why = f"{modules} needs torch's modules" if modules else shape.why_not() or why_not()
     if settings.kernels == "torch" or (why and settings.kernels == "auto"):
         return None

@@ -10,6 +10,7 @@ from torch import nn
 from puffer_edge.contract import Contract
 from puffer_edge.policy import AnyLayer
 from puffer_edge.train.distributions import Distribution, distribution_of
+from puffer_edge.train.integers import Integers
 from puffer_edge.train.native import autograd
 from puffer_edge.train.native.engine import Engine
 from puffer_edge.train.nets import encoder
@@ -39,9 +40,11 @@ class ActorCritic(nn.Module):
     Attributes:
         flat: (size,) float32, all parameters.
         kernels: what computes ``forward`` in the place of torch's modules, if it is there.
+        integers: what computes the actor in integers, if it is there; observations then are int32 in the contract's fixed point.
     """
 
     kernels: Engine | None = None
+    integers: Integers | None = None
 
     def __init__(
         self,
@@ -91,6 +94,8 @@ class ActorCritic(nn.Module):
 
     def distribution(self, inputs: torch.Tensor, allowed: torch.Tensor | None = None) -> Distribution:
         """The policy alone; see ``forward``."""
+        if self.integers is not None:
+            return self._of(self.integers.outputs(encoder.weighted(self.actor), self.flat, inputs), allowed)
         if self.kernels is not None:
             return self(inputs, allowed)[0]  # type: ignore[no-any-return]
         if hasattr(self, "log_std") and self.log_std.dim() == 2:
@@ -108,6 +113,8 @@ class ActorCritic(nn.Module):
         Raises:
             InvalidInput: choices are excluded from a head that gives numbers.
         """
+        if self.integers is not None:
+            return self.distribution(inputs, allowed), self.value(self.integers.whitened(self.flat, inputs))
         if self.kernels is None:
             return self.distribution(inputs, allowed), self.value(inputs)
         out = autograd.outputs(self.kernels, self.flat, self._inner, inputs)

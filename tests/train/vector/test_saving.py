@@ -113,6 +113,13 @@ def test_those_of_a_module_are_saved(name: str) -> None:
     Saving(envs.load(f"tests.envs.games:{name}")).check()
 
 
+def test_pettingzoos_own_are_saved() -> None:
+    pytest.importorskip("mpe2")
+    Saving(envs.load("pettingzoo:mpe2.simple_spread_v3")).check()
+    with pytest.raises(Unsupported, match=r"landmarks\[\d\], an object of the class .*Landmark, is also found elsewhere in a new environment"):
+        Saving(envs.load("pettingzoo:mpe2.simple_speaker_listener_v4")).check()
+
+
 @pytest.mark.parametrize("where", [Serial, lambda e, n: Processes(e, n, 2)], ids=["serial", "processes"])
 def test_a_state_that_does_not_fit_begins_new_episodes(where: Any) -> None:
     plant = Plant(keeping(), 4, 1, world=where(keeping(), 4))
