@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test
 from pettingzoo.utils import parallel_to_aec
 
 from puffer_edge import envs
 from puffer_edge.bridges.pettingzoo import Parallel
 from puffer_edge.errors import InvalidInput
+
+with warnings.catch_warnings():  # it imports a game of its own, in the way that it calls old
+    warnings.filterwarnings("ignore", message="The old environment creation API", category=DeprecationWarning)
+    from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test
 
 
 @pytest.mark.parametrize("name", ["multiagent", "cartpole", "spaces"])

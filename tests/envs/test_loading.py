@@ -143,7 +143,7 @@ def test_only_what_says_what_it_makes_is_called() -> None:
         envs.load("tests.envs.games:make_unsaid")
     with pytest.raises(InvalidInput, match=r"is the class ClassVar|is of type _SpecialForm"):
         envs.load("tests.envs.games:ClassVar")
-    with pytest.raises(InvalidInput, match=r"environments in it: .*Nested, Faulty, Wandering, Matches, parallel_env"):
+    with pytest.raises(InvalidInput, match=r"environments in it: .*Nested, Faulty, Wandering, Relay, Matches, parallel_env"):
         envs.load("tests.envs.games:Nothing")
     with pytest.raises(InvalidInput, match="is the class ABC"):
         envs.load("abc:ABC")
