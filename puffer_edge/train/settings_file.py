@@ -61,7 +61,8 @@ def preset(environment: str, algorithm: Literal["ppo"] = "ppo") -> PPOSettings: 
 @overload
 def preset(environment: str, algorithm: str) -> Settings: ...
 def preset(environment: str, algorithm: str = "ppo") -> Settings:
-    """Settings for an environment: its preset, or the defaults where it has none for the algorithm. One that is made of PPO starts from PPO's.
+    """Settings for an environment: its preset, or the defaults where it has none for the algorithm. One that is made of another starts
+    from that one's.
 
     Raises:
         InvalidInput: an unknown algorithm.
@@ -70,8 +71,8 @@ def preset(environment: str, algorithm: str = "ppo") -> Settings:
     values: dict[str, Any] = {}
     if environment in preset_names():
         tables = load_toml(file)[0]
-        for name in dict.fromkeys(("ppo", algorithm)):
-            values |= read_settings(file, name) if name in tables and issubclass(kind, ALGORITHMS[name]) else {}
+        for name, base in ALGORITHMS.items():
+            values |= read_settings(file, name) if name in tables and issubclass(kind, base) else {}
     return kind.from_dict(values)
 
 

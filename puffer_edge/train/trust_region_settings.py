@@ -89,7 +89,11 @@ class CPOSettings(Constraint, TRPOSettings):
 
     ALGORITHM: ClassVar[str] = "CPO"
     WHOLE: ClassVar[tuple[str, ...]] = (*TRPOSettings.WHOLE, *Constraint.COST_WHOLE)
-    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (*TRPOSettings.RANGES, *Constraint.COST_RANGES)
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (*TRPOSettings.RANGES, *Constraint.COST_RANGES, ("caution", 1.0, 1e6))
+
+    caution: float = 10.0
+    """What c is multiplied by where it is above 0, so that a step gives the cost more of itself and the reward less: a cost gradient from few
+    samples promises more than its step keeps. 1 believes it, as the paper does; OmniSafe's step is that of the mean length of an episode."""
 
     def __post_init__(self) -> None:
         TRPOSettings.__post_init__(self)

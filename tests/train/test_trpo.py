@@ -39,15 +39,15 @@ def test_every_step_stays_within_its_region_and_gains(name: str) -> None:
         rollout = learner._collect()
         batch, _ = learner._batch(rollout)
         around, before = Surroundings(learner.net, batch.normalized()), copy.deepcopy(learner.net)
-        assert around.kl().item() == pytest.approx(0, abs=1e-7)
-        assert around.gain(around.batch.advantage).item() == pytest.approx(0, abs=1e-5), "ratios are 1, advantages have mean 0"
+        assert around.kl(around.now()).item() == pytest.approx(0, abs=1e-7)
+        assert around.gain(around.now(), around.batch.advantage).item() == pytest.approx(0, abs=1e-5), "ratios are 1, advantages have mean 0"
         found = learner.update(rollout)
         assert 0 < found["step_share"] <= 1 and 1e-4 < found["kl"] <= SMALL.target_kl
         old, new = (net.distribution(batch.inputs, batch.allowed) for net in (before, learner.net))
         assert old.kl(new).mean().item() == pytest.approx(found["kl"], rel=1e-4)
         if name == "pendulum":
             assert before.log_std.item() != learner.net.log_std.item(), "the deviation is the policy's too"
-        assert around.gain(around.batch.advantage).item() == pytest.approx(-found["policy_loss"], rel=1e-3) and found["policy_loss"] < 0
+        assert around.gain(around.now(), around.batch.advantage).item() == pytest.approx(-found["policy_loss"], rel=1e-3) and found["policy_loss"] < 0
 
 
 def test_the_region_is_as_wide_as_it_is_set() -> None:
@@ -64,7 +64,7 @@ def test_a_step_that_nothing_speaks_for_is_not_made(monkeypatch: pytest.MonkeyPa
     learner = TRPO("cartpole", SMALL)
     actor, critic = (flat(part.parameters()) for part in (learner.net.actor, learner.net.critic))
     gain = Surroundings.gain
-    monkeypatch.setattr(Surroundings, "gain", lambda self, a: gain(self, a) if torch.is_grad_enabled() else torch.tensor(-1.0))
+    monkeypatch.setattr(Surroundings, "gain", lambda self, *a: gain(self, *a) if torch.is_grad_enabled() else torch.tensor(-1.0))
     seen: list[Any] = []
     learner.learn(64, callback=lambda p: seen.append(p.metrics))
     assert (seen[0]["kl"], seen[0]["step_share"]) == (0.0, 0.0)

@@ -5,13 +5,14 @@
     where no step of the region obeys: the one that lowers the cost most   eq. 14
     then a line search along it: the KL is at most δ; what was feasible loses no reward; the cost rises by at most max(−c, 0)
 
-with r(θ) = π_θ(a | s)/π_old(a | s). A mean over samples is one over steps, so that c = (J_C − d)/L, L being the mean length of an episode:
-with c the whole excess, as OmniSafe has it, the limit looks L times as far away as it is, on either side.
+with r(θ) = π_θ(a | s)/π_old(a | s). A mean over samples is one over steps, so that c = (J_C − d)/L, L being the mean length of an episode.
 
 Differences from the paper:
 
 - conjugate gradients have at most ``solver_steps`` products, H is damped (``damping``), and the line search tries ``search_steps`` shares: the
   numbers of OmniSafe;
+- where c > 0 it is multiplied by ``caution``: b is an estimate, whose noise makes s, and with it the reach of a step, look larger than it
+  is, so that a policy which believes it stays above the limit. OmniSafe has c = J_C − d, which is L times as much, on either side;
 - c ≤ 0 without a cost gradient is TRPO's step; c > 0 without one, and a limit before any episode has ended, is none;
 - advantages of costs keep their scale, and are brought to mean 0; those of rewards are normalised unless ``normalize_advantage`` is off;
 - the rest are those of ``puffer_edge/train/algorithms/trpo.py``. J_C is that of ``puffer_edge/train/algorithms/ppo_lagrangian.py``.
@@ -42,13 +43,14 @@ class CPO(Constrained, TRPO):
         assert self.cost_limit is not None
         advantage = torch.from_numpy(self.costs.advantage[self.costs.alive].astype(np.float32))
         advantage -= advantage.mean()
-        parameters = self.policy_parameters
-        gain, cost = around.gain(batch.advantage), around.gain(advantage)
+        policy, parameters = around.now(), self.policy_parameters
+        gain, cost = around.gain(policy, batch.advantage), around.gain(policy, advantage)
         g, b = (trust_region.gradient(value, parameters) for value in (gain, cost))
         if math.isnan(self.cost_estimate):  # no episode has ended: nothing is known of the limit
             return self._move(around, torch.zeros_like(g), [(batch.advantage, gain.item(), math.inf)]) | {"case": math.nan}
         c = (self.cost_estimate - self.cost_limit) / float(np.mean(self.recent_lengths))
-        product = trust_region.hessian_product(around.kl(), parameters, s.damping)
+        c *= s.caution if c > 0 else 1.0
+        product = trust_region.hessian_product(around.kl(policy), parameters, s.damping)
         step = trust_region.cpo_step(g, b, c, product, self.delta, s.solver_steps)
         slack = 0.0 if step.case > trust_region.RECOVERABLE else math.inf
         wanted = [(batch.advantage, gain.item(), slack), (-advantage, -cost.item(), max(-c, 0.0))]

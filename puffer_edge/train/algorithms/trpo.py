@@ -57,22 +57,19 @@ class Surroundings:
 
     def __post_init__(self) -> None:
         with torch.no_grad():
-            self.old = copy.deepcopy(self._now())  # a Gaussian's deviation is the net's own parameter, which moves
+            self.old = copy.deepcopy(self.now())  # a Gaussian's deviation is the net's own parameter, which moves
 
-    def _now(self) -> Distribution:
+    def now(self) -> Distribution:
+        """The policy as the network is now."""
         return self.net.distribution(self.batch.inputs, self.batch.allowed)
 
-    def ratio(self) -> torch.Tensor:
-        """(B,) probability of each action now over that when it was taken."""
-        return (self._now().log_prob(self.batch.action) - self.batch.log_prob).exp()
+    def kl(self, policy: Distribution) -> torch.Tensor:
+        """Mean KL divergence from the old policy to another."""
+        return self.old.kl(policy).mean()  # type: ignore[arg-type]  # both are of the one net
 
-    def kl(self) -> torch.Tensor:
-        """Mean KL divergence from the old policy to that of now."""
-        return self.old.kl(self._now()).mean()  # type: ignore[arg-type]  # both are of the one net
-
-    def gain(self, advantage: torch.Tensor) -> torch.Tensor:
-        """L of (B,) advantages, eq. 14."""
-        return (self.ratio() * advantage).mean()
+    def gain(self, policy: Distribution, advantage: torch.Tensor) -> torch.Tensor:
+        """L of another policy and (B,) advantages, eq. 14."""
+        return ((policy.log_prob(self.batch.action) - self.batch.log_prob).exp() * advantage).mean()
 
 
 class TRPO(OnPolicy):
@@ -106,9 +103,10 @@ class TRPO(OnPolicy):
     def _improve(self, batch: Batch) -> dict[str, float]:
         """Move the policy; statistics."""
         s, around = self.settings, Surroundings(self.net, batch)
-        before = around.gain(batch.advantage)
+        policy = around.now()
+        before = around.gain(policy, batch.advantage)
         g = trust_region.gradient(before, self.policy_parameters)
-        product = trust_region.hessian_product(around.kl(), self.policy_parameters, s.damping)
+        product = trust_region.hessian_product(around.kl(policy), self.policy_parameters, s.damping)
         step = trust_region.trpo_step(g, product, self.delta, s.solver_steps)
         return self._move(around, step.direction, [(batch.advantage, before.item(), 0.0)])
 
@@ -125,7 +123,8 @@ class TRPO(OnPolicy):
 
         def accept() -> bool:
             with torch.no_grad():
-                kl, gains = around.kl().item(), [around.gain(advantage).item() - before for advantage, before, _ in wanted]
+                policy = around.now()
+                kl, gains = around.kl(policy).item(), [around.gain(policy, advantage).item() - before for advantage, before, _ in wanted]
             within = kl <= self.delta and all(gain >= -slack for gain, (_, _, slack) in zip(gains, wanted))  # never where one is NaN
             if within:
                 found["kl"] = kl
@@ -133,7 +132,7 @@ class TRPO(OnPolicy):
 
         share = trust_region.line_search(self.policy_parameters, direction, accept, s.search_steps, s.search_decay)
         with torch.no_grad():
-            loss = -around.gain(wanted[0][0]).item() if np.isfinite(direction.sum().item()) else float("nan")
+            loss = -around.gain(around.now(), wanted[0][0]).item() if np.isfinite(direction.sum().item()) else float("nan")
             return {"policy_loss": loss, "entropy": around.old.entropy().mean().item(), **found, "step_share": share}
 
     @property
