@@ -2,7 +2,8 @@
 
 Every training is a preset with another ``memory``; the memoryless rows are the peer. Five seeds each, their interquartile mean and its 95 %
 interval (a bootstrap over trainings), over 100 fresh episodes of the policy that is kept, as it is deployed; *integer* is the int8 program
-on the same start states.
+on the same start states. Settings are the presets, ``puffer_edge/train/presets``. What is not measured in this run keeps what the last one
+found.
 
 python benchmarks/recurrent.py [--seeds 5] [--environments cartpole_no_velocity memory grid] [--memories none gru lstm] [--no-save]
 """
@@ -10,6 +11,7 @@ python benchmarks/recurrent.py [--seeds 5] [--environments cartpole_no_velocity 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from record import save, show
+from record import RESULTS, commit, save, show
 
 from puffer_edge import envs
 from puffer_edge.commands.sources import EVALUATION_SEED, calibration
@@ -49,7 +51,7 @@ def row(name: str, memory: str, seeds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         runs = [train(name, seed=seed, out=Path(folder) / str(seed), settings=settings) for seed in range(seeds)]
         each = [measured(run) for run in runs]
-    about: dict[str, Any] = {"environment": name, "memory": memory, "steps": settings.steps, "engine": runs[0].result["engine"]}
+    about: dict[str, Any] = {"environment": name, "memory": memory, "steps": settings.steps, "engine": runs[0].result["engine"], "commit": commit()}
     for key in ("float", *PROFILES):
         scores = [found[key] for found in each]
         low, high = iqm.interval(scores)
@@ -66,14 +68,14 @@ def main() -> None:
     parser.add_argument("--memories", nargs="+", default=["none", "gru", "lstm"])
     parser.add_argument("--no-save", action="store_true")
     options = parser.parse_args()
-    rows = []
+    held = RESULTS / "recurrent.json"
+    rows: list[dict[str, Any]] = json.loads(held.read_text())["rows"] if held.is_file() else []
     for name in options.environments:
         for memory in options.memories if name != "grid" else ["none"]:  # a picture says all
-            rows.append(row(name, memory, options.seeds))
-            print(rows[-1], flush=True)
-    show("memory", rows)
-    if not options.no_save:
-        save("recurrent", {"seeds": options.seeds, "episodes": EPISODES, "settings": {n: preset(n).to_dict() for n in options.environments}}, rows)
+            rows = [r for r in rows if (r["environment"], r["memory"]) != (name, memory)] + [row(name, memory, options.seeds)]
+            show("memory", rows[-1:])
+            if not options.no_save:
+                save("recurrent", {"seeds": options.seeds, "episodes": EPISODES}, rows)
 
 
 if __name__ == "__main__":

@@ -375,8 +375,7 @@ def _check_ppo(s: PPOSettings) -> None:
 
 def _check_memory(s: PPOSettings) -> None:
     if not _is_whole(s.sequence) or s.sequence < 0 or (s.sequence and s.horizon % s.sequence):
-        fit = ", ".join(str(n) for n in range(1, s.horizon + 1) if s.horizon % n == 0)
-        raise InvalidInput(f"sequence must divide the horizon of {s.horizon} ({fit}), or be 0 for all of it, not {s.sequence!r}")
+        raise InvalidInput(f"sequence must be a divisor of the horizon, {s.horizon}, or 0 for all of it, not {s.sequence!r}")
     if s.memory == "none":
         return
     if s.memory_size > 4096:

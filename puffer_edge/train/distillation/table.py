@@ -59,13 +59,13 @@ class Row:
 
 
 def front(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows that no other one beats: none keeps as much with no more of µs, bytes and products, and is better in one of the four."""
+    """The rows that no other one beats: none surely keeps as much with no more of µs, bytes and products, and is better in one of the four."""
     sound = [row for row in rows if not row.refused]
     return tuple(row for row in sound if not any(_beats(other, row) for other in sound))
 
 
 def _beats(a: Row, b: Row) -> bool:
-    ours, theirs = (-a.kept, *a.price), (-b.kept, *b.price)
+    ours, theirs = (-a.surely, *a.price), (-b.surely, *b.price)
     return ours != theirs and all(x <= y for x, y in zip(ours, theirs))
 
 
