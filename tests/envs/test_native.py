@@ -202,7 +202,7 @@ def test_nan_goes_through_and_does_not_hang() -> None:
         environment = envs.load(name)
         state = np.full((2, environment.state_size), np.nan)
         state[1] = np.inf
-        following, *_ = environment.step(state, np.zeros((2, environment.contract.n_actions)))
+        following, *_ = environment.advance(state, np.zeros((2, environment.contract.n_actions)), 0, np.arange(2), 0)
         assert not np.isfinite(following).all(-1).any(), name
 
 
