@@ -20,7 +20,7 @@ from puffer_edge.device.bundle import Bundle
 from puffer_edge.envs.imperfect import imperfect
 from puffer_edge.envs.imperfections import Actuator, Imperfections, Jitter, Sensor
 from puffer_edge.errors import BundleError, InvalidInput, Unsupported
-from puffer_edge.train import PPOSettings, Run, SACSettings, checkpoint, resume, train
+from puffer_edge.train import PPOSettings, Run, SACSettings, algorithm_names, checkpoint, resume, settings_for, train
 from puffer_edge.train.algorithms.ppo import PPO
 from puffer_edge.train.algorithms.sac import SAC
 from puffer_edge.train.groups import Logged, groups
@@ -63,6 +63,14 @@ def test_a_training_on_a_plant_goes_on_to_the_bits_of_never_stopping(algorithm: 
     with pytest.raises(BundleError, match="another"):
         other = imperfect(envs.load("pendulum"), replace(PLANT, pending=1))
         checkpoint.load(PPO if algorithm == "ppo" else SAC, whole.checkpoints()[-1], other)
+
+
+@pytest.mark.parametrize("algorithm", [name for name in algorithm_names() if name not in ("ppo", "sac")])
+def test_every_other_algorithm_takes_a_plant_and_a_price(algorithm: str, tmp_path: Path) -> None:
+    changes = {"steps": 128, "rows": 4, "horizon": 16, "hidden": (8,), "engine": "torch", "evaluations": 1, "evaluation_episodes": 2}
+    settings = settings_for("pendulum", algorithm=algorithm, changes=changes | {"shield_penalty": 0.1})
+    run = train("pendulum", algorithm, out=tmp_path, settings=settings, plant=PLANT, shield=SLEW)
+    assert run.result["status"] == "complete" and run.policy.contract.observations[-1].name == "torque_2"
 
 
 def test_the_log_tells_the_shields_merit_from_the_policys(tmp_path: Path) -> None:
