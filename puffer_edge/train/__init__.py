@@ -4,13 +4,14 @@ from puffer_edge.train.constraint import PIDLagrangianSettings, PPOLagrangianSet
 from puffer_edge.train.distillation.distil import distil
 from puffer_edge.train.distillation.settings import DistilSettings
 from puffer_edge.train.run import Run, algorithm_names, resume, train
-from puffer_edge.train.sac_settings import SACSettings
+from puffer_edge.train.sac_settings import DiscreteSACSettings, SACSettings
 from puffer_edge.train.settings import PPOSettings
 from puffer_edge.train.settings_file import preset, settings_for
 from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianSettings, TRPOSettings
 
 __all__ = [
     "CPOSettings",
+    "DiscreteSACSettings",
     "DistilSettings",
     "PIDLagrangianSettings",
     "PPOLagrangianSettings",

@@ -82,3 +82,17 @@ class SACSettings(Settings):
     def critic_widths(self) -> tuple[int, ...]:
         """Widths of each critic's hidden layers."""
         return self.hidden if self.critic_hidden is None else self.critic_hidden
+
+
+@dataclass(frozen=True)
+class DiscreteSACSettings(SACSettings):
+    """Settings of SAC for choices.
+
+    Raises:
+        InvalidInput: a value out of its range.
+    """
+
+    ALGORITHM: ClassVar[str] = "discrete SAC"
+
+    target_entropy: float | None = None
+    """H̄ in nats; None: half of that of a uniform choice."""

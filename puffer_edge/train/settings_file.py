@@ -28,7 +28,7 @@ from puffer_edge.errors import InvalidInput
 from puffer_edge.intake.contract_toml import load_toml
 from puffer_edge.train.constraint import PIDLagrangianSettings, PPOLagrangianSettings
 from puffer_edge.train.distillation.settings import DistilSettings
-from puffer_edge.train.sac_settings import SACSettings
+from puffer_edge.train.sac_settings import DiscreteSACSettings, SACSettings
 from puffer_edge.train.settings import PPOSettings, Settings
 from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianSettings, TRPOSettings
 
@@ -38,6 +38,7 @@ ABOUT_A_RUN = ("format", "environment", "algorithm", "seed", "shield", "plant", 
 ALGORITHMS: dict[str, type[Settings]] = {
     "ppo": PPOSettings,
     "sac": SACSettings,
+    "discrete-sac": DiscreteSACSettings,
     "trpo": TRPOSettings,
     "ppo-lagrangian": PPOLagrangianSettings,
     "pid-lagrangian": PIDLagrangianSettings,

@@ -33,7 +33,7 @@ except MissingExtra as error:
 
 
 def test_unknown_names_are_answered() -> None:
-    assert algorithm_names() == ("cpo", "pid-lagrangian", "ppo", "ppo-lagrangian", "sac", "trpo", "trpo-lagrangian")
+    assert algorithm_names() == ("cpo", "discrete-sac", "pid-lagrangian", "ppo", "ppo-lagrangian", "sac", "trpo", "trpo-lagrangian")
     with pytest.raises(InvalidInput, match=r"no algorithm 'poo'.*did you mean ppo"):
         train("cartpole", "poo")
     with pytest.raises(InvalidInput, match="no run"):

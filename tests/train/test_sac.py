@@ -119,7 +119,7 @@ def test_an_engine_does_what_the_other_does() -> None:
 
 
 def test_what_it_cannot_train_is_told() -> None:
-    with pytest.raises(Unsupported, match="'discrete' of cartpole chooses: train it with PPO"):
+    with pytest.raises(Unsupported, match="'discrete' of cartpole chooses: train it with discrete-sac, or PPO"):
         SAC("cartpole")
     with pytest.raises(InvalidInput, match=r"replay of 100,000,000 steps of 3 observations .* at most 512 are kept: lower replay to 21,"):
         SAC("pendulum", SACSettings(replay=100_000_000))

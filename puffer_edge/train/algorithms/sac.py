@@ -111,7 +111,13 @@ def losses(
 
 def gradients(net: SoftActorCritic, batch: Batch, noise_next: torch.Tensor, noise_now: torch.Tensor, target_entropy: float) -> torch.Tensor:
     """Put each loss's gradient by its own parameters into their ``grad``; returns the statistics of ``losses``."""
-    critic_loss, actor_loss, temperature_loss, statistics = losses(net, batch, noise_next, noise_now, target_entropy)
+    return differentiate(net, *losses(net, batch, noise_next, noise_now, target_entropy))
+
+
+def differentiate(
+    net: SoftActorCritic, critic_loss: torch.Tensor, actor_loss: torch.Tensor, temperature_loss: torch.Tensor, statistics: torch.Tensor
+) -> torch.Tensor:
+    """Put each loss's gradient by its own parameters into their ``grad``; returns the statistics."""
     actor = [*net.actor.parameters(), *([net.log_std] if net.log_std is not None else [])]
     for loss, parameters in ((critic_loss, list(net.critic.parameters())), (actor_loss, actor), (temperature_loss, [net.log_temperature])):
         for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
@@ -140,7 +146,8 @@ class SAC(Learner):
     def _task(self, environment: Environment) -> Environment:
         contract = environment.contract
         if contract.head not in ("clip", "tanh"):
-            raise Unsupported(f"SAC drives numbers, and the head {contract.head!r} of {environment.name} chooses: train it with PPO")
+            other = "discrete-sac, or PPO" if contract.head == "discrete" else "PPO"
+            raise Unsupported(f"SAC drives numbers, and the head {contract.head!r} of {environment.name} chooses: train it with {other}")
         if environment.agents > 1:
             raise Unsupported(f"SAC trains one agent, {environment.name} has {environment.agents}: train them with PPO")
         return environment.under(replace(contract, head="tanh"))
@@ -219,7 +226,7 @@ class SAC(Learner):
             with self.phases("policy"):
                 action = self._propose(observation)
             with self.phases("environment"):
-                step = plant.step(self._offset + self._scale * action)
+                step = plant.step(self._applied(action))
             if not np.isfinite(step.reward).all():
                 raise Diverged(f"{self.environment.name} gave a reward that is NaN or infinite near step {self.steps}")
             self.replay.write(action, step.reward, step.cost, step.terminated, step.truncated, step.final_observation, step.observation)
@@ -244,6 +251,11 @@ class SAC(Learner):
             action: npt.NDArray[np.float32] = np.tanh(self._sample(self._distribution(observation, None)))
         return action
 
+    def _applied(self, action: npt.NDArray[np.float32]) -> Floats:
+        """(N, m) physical proposals of what ``_propose`` gave."""
+        physical: Floats = self._offset + self._scale * action
+        return physical
+
     def _learn_once(self) -> torch.Tensor:
         """One gradient step; its statistics."""
         s = self.settings
@@ -251,12 +263,16 @@ class SAC(Learner):
         self._drawn += 1
         action, reward, weight = (torch.from_numpy(np.asarray(x, np.float32)) for x in (sample.action, sample.reward, sample.weight))
         batch = Batch(self.inputs(sample.observation), action, reward, weight, self.inputs(sample.following))
-        shape = (s.minibatch, self.environment.contract.n_actions)
-        statistics = gradients(self.net, batch, normal(self.noise_rng, shape), normal(self.noise_rng, shape), self._target_entropy)
+        statistics = self._differentiate(batch)
         self.optimizer.step()
         with torch.no_grad():
             self.net.target.flat.lerp_(self.net.critic.flat, s.target_rate)
         return statistics
+
+    def _differentiate(self, batch: Batch) -> torch.Tensor:
+        """Put the gradients of the losses into the parameters; returns the statistics."""
+        shape = (len(batch.inputs), self.environment.contract.n_actions)
+        return gradients(self.net, batch, normal(self.noise_rng, shape), normal(self.noise_rng, shape), self._target_entropy)
 
     def _distribution(self, observation: Floats, allowed: Bools | None) -> Distribution:
         return self.net.distribution(self.inputs(observation))

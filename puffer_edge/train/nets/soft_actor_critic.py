@@ -12,7 +12,7 @@ from torch import nn
 
 from puffer_edge.contract import Contract
 from puffer_edge.policy import Layer
-from puffer_edge.train.distributions import Gaussian, StateDependent
+from puffer_edge.train.distributions import Categorical, Gaussian, StateDependent
 from puffer_edge.train.nets.encoder import ACTIVATIONS
 
 LOG_STD = (-20.0, 2.0)
@@ -25,14 +25,15 @@ class Twin(nn.Module):
     Args:
         widths: numbers of an observation and an action together, then those of the hidden layers.
         activation: "relu" or "tanh".
+        outputs: 1, or a value for every choice, of critics that are given the observation alone.
 
     Attributes:
         flat: (2, size) all parameters: of each critic weight (outputs, inputs) and bias of each layer.
     """
 
-    def __init__(self, widths: Sequence[int], activation: str) -> None:
+    def __init__(self, widths: Sequence[int], activation: str, outputs: int = 1) -> None:
         super().__init__()
-        self.widths, self.activation = (*widths, 1), ACTIVATIONS[activation]()
+        self.widths, self.activation = (*widths, outputs), ACTIVATIONS[activation]()
         self.put(torch.zeros(2, sum(a * b + b for a, b in itertools.pairwise(self.widths))))
 
     def put(self, flat: torch.Tensor) -> None:
@@ -48,11 +49,15 @@ class Twin(nn.Module):
 
     def forward(self, inputs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """(2, B) values of (B, n) normalised observations and (B, m) actions in −1 … 1."""
-        y = torch.cat([inputs, action], 1).expand(2, -1, -1)
+        return self.outputs(torch.cat([inputs, action], 1))[..., 0]
+
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """(2, B, outputs) of what both are given."""
+        y = x.expand(2, -1, -1)
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases)):
             y = torch.baddbmm(bias[:, None], y, weight.transpose(1, 2))
             y = self.activation(y) if k < len(self.widths) - 2 else y
-        return y[..., 0]
+        return y
 
 
 class SoftActorCritic(nn.Module):
@@ -64,7 +69,7 @@ class SoftActorCritic(nn.Module):
     standard deviation if there is one, the two critics, and the logarithm of the temperature.
 
     Args:
-        contract: decides inputs and outputs.
+        contract: decides inputs and outputs: of a head of choices the actor gives logits, and the critics a value for each.
         hidden: widths of the actor's hidden layers.
         critic_hidden: of each critic's, which stays at home and may be wider.
         activation: "relu" or "tanh".
@@ -91,15 +96,15 @@ class SoftActorCritic(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.activation, self.state_noise = activation, exploration == "state"
+        self.activation, self.state_noise, self.chooses = activation, exploration == "state", contract.head == "discrete"
         n, m = contract.n_observations, contract.n_actions
-        widths = (n, *hidden, m if self.state_noise else 2 * m)
+        widths = (n, *hidden, contract.n_outputs if self.chooses else m if self.state_noise else 2 * m)
         modules: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(widths):
             modules += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         self.actor = nn.Sequential(*modules[:-1])
-        self.critic = Twin((n + m, *critic_hidden), activation)
-        self.target = Twin((n + m, *critic_hidden), activation)
+        judged = ((n, *critic_hidden), activation, contract.n_outputs) if self.chooses else ((n + m, *critic_hidden), activation, 1)
+        self.critic, self.target = Twin(*judged), Twin(*judged)
         self.log_std = nn.Parameter(torch.full((hidden[-1], m), log_std)) if self.state_noise else None
         self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)]))
         self.flat = self._flatten()
@@ -145,11 +150,15 @@ class SoftActorCritic(nn.Module):
         mean, log_std = out.chunk(2, 1)
         return Gaussian(mean, log_std.clamp(*LOG_STD))
 
+    def choices(self, inputs: torch.Tensor) -> Categorical:
+        """The policy of a head of choices, at (B, n) normalised observations."""
+        return Categorical(self.actor(inputs))
+
     def layers(self) -> tuple[Layer, ...]:
         """What is deployed, as the layers of a ``Policy``: the actor, without the rows that give the deviation."""
         linear = [m for m in self.actor if isinstance(m, nn.Linear)]
         kept = [len(m.weight) for m in linear]
-        kept[-1] = kept[-1] if self.state_noise else kept[-1] // 2
+        kept[-1] = kept[-1] if self.state_noise or self.chooses else kept[-1] // 2
         activations = [self.activation] * (len(linear) - 1) + ["none"]
         return tuple(
             Layer(m.weight.detach().numpy()[:k].astype(np.float64), m.bias.detach().numpy()[:k].astype(np.float64), a)
