@@ -36,7 +36,7 @@ def test_every_environment_has_a_preset() -> None:
     [
         ("[ppo]\nlr = 1.0\n", r"mine.toml: ppo has no setting lr: it has engine, threads, vector"),
         ("steps = 5\n", r"has steps, which is no table of settings \(a setting goes under \[ppo\]\)"),
-        ("[dqn]\n", r"has dqn, which is no table of settings: there is \[ppo\], \[sac\], \[trpo\]"),
+        ("[dqn]\n", r"has dqn, which is no table of settings: there is \[ppo\], \[sac\], \[discrete-sac\], \[trpo\]"),
         ("", r"has no table \[ppo\]"),
         ("[ppo\n", "is not TOML"),
         ("[ppo]\nsteps = 'none'\n", "steps must be a whole number"),
