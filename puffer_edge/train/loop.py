@@ -141,6 +141,8 @@ class Learner:
     """Statistics that must be finite; SAC has none before its warm-up is over, and what is wrong with them is wrong with the weights."""
     remembers = False
     """Whether it trains policies with memory."""
+    masks = True
+    """Whether it can be kept from choices."""
     settings: Settings
     native: NativePart | None
     cost_limit: float | None = None
@@ -176,6 +178,8 @@ class Learner:
                 f"shield_mask excludes choices, and the head {self.environment.contract.head!r} of {self.environment.name} gives numbers: "
                 "take shield_penalty or shield_change_penalty"
             )
+        if self.settings.shield_mask and not self.masks:
+            raise Unsupported(f"{self.name} chooses among all there is: shield_mask is of ppo and its kin; take shield_penalty")
         specification = (self.environment.shield if shield else ()) if isinstance(shield, bool) else shield
         self.shield = Shield.build(self.environment.contract, specification)
         weights, episodes, noise, shuffle = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))

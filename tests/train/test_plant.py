@@ -21,6 +21,7 @@ from puffer_edge.envs.imperfect import imperfect
 from puffer_edge.envs.imperfections import Actuator, Imperfections, Jitter, Sensor
 from puffer_edge.errors import BundleError, InvalidInput, Unsupported
 from puffer_edge.train import PPOSettings, Run, SACSettings, algorithm_names, checkpoint, resume, settings_for, train
+from puffer_edge.train.algorithms.discrete_sac import DiscreteSAC
 from puffer_edge.train.algorithms.ppo import PPO
 from puffer_edge.train.algorithms.sac import SAC
 from puffer_edge.train.groups import Logged, groups
@@ -72,6 +73,11 @@ def test_every_other_algorithm_takes_a_plant_and_a_price(algorithm: str, tmp_pat
     settings = settings_for("pendulum", algorithm=algorithm, changes=changes | {"shield_penalty": 0.1})
     run = train("pendulum", algorithm, out=tmp_path, settings=settings, plant=PLANT, shield=SLEW)
     assert run.result["status"] == "complete" and run.policy.contract.observations[-1].name == "torque_2"
+
+
+def test_what_chooses_among_all_there_is_refuses_a_mask() -> None:
+    with pytest.raises(Unsupported, match="shield_mask is of ppo"):
+        DiscreteSAC("cartpole", settings_for("cartpole", algorithm="discrete-sac", changes={"shield_mask": True}))
 
 
 def test_the_log_tells_the_shields_merit_from_the_policys(tmp_path: Path) -> None:

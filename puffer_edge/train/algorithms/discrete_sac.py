@@ -63,6 +63,7 @@ class DiscreteSAC(SAC):
     """SAC on a plant that is driven by choices: ``DiscreteSAC(environment).learn()``, then ``policy()``."""
 
     name = "discrete-sac"
+    masks = False
 
     def _task(self, environment: Environment) -> Environment:
         if (head := environment.contract.head) != "discrete":
