@@ -13,9 +13,11 @@ def read_plant(path: str | os.PathLike[str]) -> Imperfections:
     """The imperfections in a TOML file: its keys and tables, or those under [plant], as in a run's ``settings.toml``.
 
     Raises:
-        InvalidInput: it is missing, no TOML, or has an unknown key or a value out of range.
+        InvalidInput: it is missing, empty, no TOML, or has an unknown key or a value out of range.
     """
     data, _ = load_toml(path)
+    if not data:
+        raise InvalidInput(f"{os.fspath(path)} is empty: write what the plant has, such as delay_us = 20_000, or leave it out for an ideal one")
     try:
         return Imperfections.from_dict(data.get("plant", {} if "environment" in data else data))
     except InvalidInput as error:

@@ -360,6 +360,9 @@ def test_a_file_says_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "plant.toml").write_text("delay = 3\n")
     with pytest.raises(InvalidInput, match=r"plant.toml: a plant has no delay: it has delay_us, jitter_us"):
         read_plant(tmp_path / "plant.toml")
+    (tmp_path / "plant.toml").write_text("# cut\n")
+    with pytest.raises(InvalidInput, match=r"plant.toml is empty"):
+        read_plant(tmp_path / "plant.toml")
 
 
 @pytest.mark.parametrize(
