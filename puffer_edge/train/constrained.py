@@ -25,11 +25,11 @@ from puffer_edge.errors import InvalidInput
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.constraint import Constraint, Priced
-from puffer_edge.train.loop import Lived
 from puffer_edge.train.native.learner import Experience
 from puffer_edge.train.nets.cost_critic import CostCritic
 from puffer_edge.train.nets.recurrent import RecurrentActorCritic
 from puffer_edge.train.on_policy import OnPolicy
+from puffer_edge.train.progress import Lived
 from puffer_edge.train.rollout import Rollout
 
 

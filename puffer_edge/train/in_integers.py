@@ -15,9 +15,9 @@ from puffer_edge.integer.reference import InFloat, Proposer
 from puffer_edge.policy import Policy
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.integers import Integers
-from puffer_edge.train.loop import Lived
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.on_policy import OnPolicy
+from puffer_edge.train.progress import Lived
 from puffer_edge.train.settings import PPOSettings
 
 EPISODES = 32

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,74 +14,22 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from puffer_edge import __version__, envs
+from puffer_edge import envs
 from puffer_edge.contract import Contract
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.envs.world import World
 from puffer_edge.errors import Diverged, InvalidInput, MissingExtra, Unsupported
-from puffer_edge.integer.reference import InFloat, Proposer
 from puffer_edge.integer.shield import Shield
-from puffer_edge.policy import AnyLayer, Head, Policy
-from puffer_edge.spaces import Bools, Floats
+from puffer_edge.spaces import Floats
 from puffer_edge.train import vector
+from puffer_edge.train.acting import Acting
 from puffer_edge.train.distributions import Distribution, HeldNoise, StateDependent
 from puffer_edge.train.normalize import Moments
 from puffer_edge.train.phases import Phases
+from puffer_edge.train.progress import Callback, Lived, Progress
 from puffer_edge.train.settings import RECENT, Settings
 from puffer_edge.train.settings_file import ALGORITHMS, preset
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback is told after each update.
-
-    Attributes:
-        steps: environment steps done.
-        total: steps of the whole training.
-        seconds: wall time of this call of ``learn``, callbacks included.
-        steps_per_second: since the update before, callbacks not included.
-        ep_rew_mean: mean return of the last 100 training episodes, sampled actions; NaN before the first has ended.
-        metrics: everything that is logged; NaN where there is no number yet. ``time_…`` are seconds by phase since the row before
-            (``puffer_edge/train/phases.py``): collect, in it policy and environment where the torch engine runs them, update, and from
-            the end of the row before evaluate, checkpoint, log and callbacks. A later callback finds what earlier ones returned.
-    """
-
-    steps: int
-    total: int
-    seconds: float
-    steps_per_second: float
-    ep_rew_mean: float
-    metrics: Mapping[str, float]
-
-
-class Lived(Protocol):
-    """What a stretch of the training was: T steps of N rows, each an agent's."""
-
-    @property
-    def observation(self) -> Floats:
-        """(T, N, n) physical, acted on."""
-        ...
-
-    @property
-    def reward(self) -> Floats:
-        """(T, N)."""
-        ...
-
-    @property
-    def cost(self) -> Floats:
-        """(T, N)."""
-        ...
-
-    @property
-    def alive(self) -> Bools:
-        """(T, N) whether the agent acted."""
-        ...
-
-    @property
-    def intervention_rate(self) -> float:
-        """Share of the steps at which the shield acted."""
-        ...
 
 
 class NativePart(Protocol):
@@ -105,13 +51,9 @@ class NativePart(Protocol):
 
 
 NetworkMaker = Callable[[Contract, Any], nn.Module]
-State = tuple[Floats, ...]
-"""Of a policy with memory, as Stable-Baselines3 has it."""
-Callback = Callable[[Progress], "bool | Mapping[str, float] | None"]
-"""Returns None, False to end the training in peace, or numbers of one's own by name, which are logged beside the others."""
 
 
-class Learner:
+class Learner(Acting):
     """State of a training: plant, networks, optimiser, normaliser and generators. An algorithm adds networks and how it learns.
 
     Args:
@@ -127,8 +69,6 @@ class Learner:
         steps: steps done, those of each agent counted.
         kernels: what computes the torch engine's networks: the instruction set of the native kernels, or "torch".
         control: numbers that the algorithm steers as it goes, by name.
-        last_good: the policy after the last update whose numbers were all finite.
-        fine_tuned: run and step whose weights it began with; empty where it began anew.
         phases: where the time goes; whoever works between two updates names what it does.
 
     Raises:
@@ -136,14 +76,12 @@ class Learner:
         Unsupported: the algorithm cannot train this.
     """
 
-    name = "none"
     losses: tuple[str, ...] = ()
     """Statistics that must be finite; SAC has none before its warm-up is over, and what is wrong with them is wrong with the weights."""
     remembers = False
     """Whether it trains policies with memory."""
     masks = True
     """Whether it can be kept from choices."""
-    settings: Settings
     native: NativePart | None
     cost_limit: float | None = None
     """What an episode may cost in the mean; None where nothing is asked of it. A policy that keeps it is better than one that does not."""
@@ -204,9 +142,7 @@ class Learner:
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
         self.recent_costs: deque[float] = deque(maxlen=RECENT)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT)
-        channels = contract.actions
-        self._scale = np.array([(c.high - c.low) / 2 for c in channels])
-        self._offset = np.array([(c.high + c.low) / 2 for c in channels])
+        self._range()
         self._prepare(episodes)
         self.refresh()
 
@@ -259,14 +195,6 @@ class Learner:
         """Go on over one horizon and learn; what was lived, and statistics by name."""
         raise NotImplementedError
 
-    def _distribution(self, observation: Floats, allowed: Bools | None) -> Distribution:
-        """The policy at (B, n) physical observations, where (B, n_outputs) choices are allowed, or all."""
-        raise NotImplementedError
-
-    def _recall(self, observation: Floats, allowed: Bools | None, memory: Floats) -> tuple[Distribution, Floats]:
-        """``_distribution`` of a policy that has (B, memory) memory, and that after the step."""
-        return self._distribution(observation, allowed), memory
-
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What the algorithm keeps beside, for a checkpoint."""
         return {}
@@ -306,12 +234,6 @@ class Learner:
             return f"torch, {len(world.blocks)} processes step"
         return "torch, one process steps" if isinstance(world, vector.Serial) else "torch"
 
-    def refresh(self) -> None:
-        """Take the moments as they are now into the normaliser, and the policy as it is now for good."""
-        self._normalizer = (self.moments if self.settings.normalize_observation else Moments(self.moments.mean.shape)).normalizer()
-        if self.deployable:
-            self.last_good = self.policy()
-
     def learn(self, steps: int | None = None, callback: Callback | None = None) -> Learner:
         """Train on.
 
@@ -337,143 +259,6 @@ class Learner:
                 if callback is not None and callback(progress) is False:
                     break
         return self
-
-    def inputs(self, observation: npt.NDArray[Any]) -> torch.Tensor:
-        """(B, n) physical observations as what the networks take."""
-        return torch.from_numpy(self._normalizer(observation).astype(np.float32))
-
-    def physical(self, action: npt.NDArray[Any]) -> Floats:
-        """Sampled (N,) choices or (N, m) outputs as (N, m) physical proposals."""
-        contract = self.environment.contract
-        if contract.head == "discrete":
-            physical: Floats = np.asarray(contract.levels, np.float64)[action]
-        elif contract.head == "multi_discrete":
-            physical = np.stack([np.asarray(level, np.float64)[action[..., j]] for j, level in enumerate(contract.levels)], -1)
-        else:
-            physical = self._offset + self._scale * (np.tanh(action) if contract.head == "tanh" else action)
-        return physical
-
-    def predict(
-        self,
-        observation: npt.ArrayLike,
-        state: State | None = None,
-        episode_start: npt.ArrayLike | None = None,
-        deterministic: bool = True,
-        allowed: npt.ArrayLike | None = None,
-    ) -> tuple[Floats, State | None]:
-        """What would be deployed does, or a sample of what is trained.
-
-        Args:
-            observation: (N, n) or (n,) physical.
-            state: of a policy with memory, what the step before returned; None at first. (h,) of a GRU, (h, c) of an LSTM, each (1, N, H).
-            episode_start: (N,) bool, or one: where an episode begins, and memory with it.
-            deterministic: the head's own choice; False samples.
-            allowed: (N, n_outputs) or (n_outputs,) bool, the choices to choose among; None for all, as what is deployed does.
-
-        Returns:
-            (N, m) or (m,) physical actions, and the state, None without memory: the pair of Stable-Baselines3.
-
-        Raises:
-            InvalidInput: a state or a mask of another shape, a mask that leaves no choice in a group, or one for a head that gives numbers.
-        """
-        x = np.asarray(observation, np.float64)
-        mask = None if allowed is None else self._mask(np.asarray(allowed, bool), x.shape[:-1])
-        memory = self._as_memory(state, episode_start, math.prod(x.shape[:-1]))
-        if deterministic and self.deployable:
-            action, after = self._deployed(x, mask, memory.reshape(*x.shape[:-1], -1))
-            return action, self._as_state(after)
-        with torch.inference_mode():
-            found, after = self._recall(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask), memory)
-            action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
-        return self.physical(action).reshape(*x.shape[:-1], -1), self._as_state(after)
-
-    def _as_memory(self, state: State | None, episode_start: npt.ArrayLike | None, rows: int) -> Floats:
-        """A state as (rows, memory) numbers, cleared where episodes begin."""
-        s = self.settings
-        parts, shape = s.remembered // s.memory_size, (1, rows, s.memory_size)
-        if state is None or not parts:
-            return np.zeros((rows, s.remembered))
-        if len(state) != parts or any(np.shape(part) != shape for part in state):
-            raise InvalidInput(f"the state of {rows} rows is {parts} of shape {shape}, not {[np.shape(part) for part in state]}")
-        memory = np.concatenate([np.asarray(part, np.float64)[0] for part in state], -1)
-        begins = np.zeros(rows, bool) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), rows)
-        return np.where(begins[:, None], 0.0, memory)
-
-    def _as_state(self, memory: Floats) -> State | None:
-        """(..., memory) numbers as a state."""
-        memory = np.atleast_2d(memory)
-        return tuple(np.split(memory[None], memory.shape[1] // self.settings.memory_size, -1)) if memory.shape[1] else None
-
-    def sample(self, observation: Floats, memory: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Draw from what is trained by a generator of one's own.
-
-        Args:
-            observation: (N, n) physical.
-            memory: (N, ``settings.remembered``) what the step before returned; zeros at an episode's start.
-            rng: the generator.
-
-        Returns:
-            (N, m) physical actions; the next memory.
-        """
-        with torch.inference_mode():
-            policy, after = self._recall(observation, None, memory)
-            return self.physical(policy.sample(rng).numpy()), after
-
-    def _deployed(self, observation: Floats, allowed: Bools | None, memory: Floats) -> tuple[Floats, Floats]:
-        """(..., m) physical actions of the policy as it would be deployed, and the (..., memory) next memory."""
-        policy = self.policy()
-        outputs, after = policy.step(observation, memory)
-        return policy.decide(outputs if allowed is None else np.where(allowed, outputs, -np.inf)), after
-
-    @property
-    def calibration(self) -> tuple[Floats, Bools] | None:
-        """The observations, and where episodes begin, that this training's policies must be put into integers with; None for any."""
-        return None
-
-    def proposer(self, policy: Policy) -> Proposer:
-        """A policy of this training as evaluations run it."""
-        return InFloat(policy)
-
-    @property
-    def deployable(self) -> bool:
-        """Whether the network says what its layers are."""
-        return hasattr(self.net, "layers")
-
-    def _mask(self, allowed: Bools, rows: tuple[int, ...]) -> Bools:
-        """A mask for so many rows, if it is one."""
-        c = self.environment.contract
-        if c.head not in ("discrete", "multi_discrete"):
-            raise InvalidInput(f"a mask excludes choices, and the head {c.head!r} of {self.environment.name} gives numbers")
-        if allowed.shape != (*rows, c.n_outputs):
-            raise InvalidInput(f"a mask for these observations has shape {(*rows, c.n_outputs)}, not {allowed.shape}")
-        if not np.logical_or.reduceat(allowed, np.cumsum([0, *c.groups[:-1]]), axis=-1).all():
-            raise InvalidInput("a mask must leave at least one choice of each group")
-        return allowed
-
-    def policy(self) -> Policy:
-        """The deployable actor as it is now.
-
-        Raises:
-            InvalidInput: a weight is NaN or infinite.
-            Unsupported: the network is one of your own, and has no ``layers``.
-        """
-        layers: Callable[[], tuple[AnyLayer, ...]] | None = getattr(self.net, "layers", None)
-        if layers is None:
-            kind = type(self.net).__name__
-            raise Unsupported(f"{kind} cannot be deployed: give it layers(), the actor as a tuple of what puffer_edge.policy calls layers")
-        contract = self.environment.contract
-        origin = {
-            "environment": self.environment.name,
-            "algorithm": self.name,
-            "seed": self.seed,
-            "steps": self.steps,
-            **({"fine_tuned": self.fine_tuned} if self.fine_tuned else {}),
-            "shield": [dict(stage) for stage in self.shield.specification],
-            "versions": {"puffer_edge": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        }
-        if plant := self.environment.imperfections.to_dict():
-            origin["plant"] = plant
-        return Policy(contract, layers(), self._normalizer, Head(contract.head, self._scale, self._offset), origin)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything that ``load`` needs to go on to the same bits, as one safetensors file."""

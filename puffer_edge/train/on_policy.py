@@ -16,11 +16,12 @@ from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train import learner_state, vector
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.distributions import Distribution
-from puffer_edge.train.loop import Learner, Lived
+from puffer_edge.train.loop import Learner
 from puffer_edge.train.native.learner import Experience, NativeEngine
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.nets.recurrent import Past, RecurrentActorCritic
 from puffer_edge.train.normalize import RewardScale
+from puffer_edge.train.progress import Lived
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import OnPolicySettings
 from puffer_edge.train.vector.asynchronous import Fleet, Sent

@@ -25,7 +25,8 @@ from puffer_edge.integer.reference import Proposer
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
-from puffer_edge.train.loop import Callback, Learner, Progress
+from puffer_edge.train.loop import Learner
+from puffer_edge.train.progress import Callback, Progress
 from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, keep_earlier
 from puffer_edge.train.sampled import Sampled
 from puffer_edge.train.settings_file import format_settings

@@ -24,7 +24,8 @@ from puffer_edge.train.settings import Settings
 from puffer_edge.train.settings_file import ALGORITHMS, preset, read_run
 
 if TYPE_CHECKING:
-    from puffer_edge.train.loop import Callback, Learner
+    from puffer_edge.train.loop import Learner
+    from puffer_edge.train.progress import Callback
     from puffer_edge.train.writer import Writer
 
 FORMAT = 2

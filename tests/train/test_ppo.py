@@ -18,7 +18,8 @@ from puffer_edge.contract import Contract  # noqa: E402
 from puffer_edge.errors import BundleError, Diverged, InvalidInput  # noqa: E402
 from puffer_edge.train.algorithms.ppo import PPO, STATISTICS, Batch, Weights, critic_loss, kl_factor, loss, rate_step  # noqa: E402
 from puffer_edge.train.distributions import Categorical  # noqa: E402
-from puffer_edge.train.loop import Learner, Progress  # noqa: E402
+from puffer_edge.train.loop import Learner  # noqa: E402
+from puffer_edge.train.progress import Progress  # noqa: E402
 from puffer_edge.train.settings import PPOSettings  # noqa: E402
 
 SMALL = PPOSettings(steps=512, rows=4, horizon=16, epochs=2, minibatch=32, hidden=(8,), scale_reward=True)

@@ -38,9 +38,10 @@ from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.distributions import Distribution, Gaussian, StateDependent
-from puffer_edge.train.loop import Learner, Lived
+from puffer_edge.train.loop import Learner
 from puffer_edge.train.native.sac_learner import Horizon, NativeSAC
 from puffer_edge.train.nets.soft_actor_critic import SoftActorCritic
+from puffer_edge.train.progress import Lived
 from puffer_edge.train.replay import Replay, size_bytes
 from puffer_edge.train.sac_settings import SACSettings
 
