@@ -6,7 +6,9 @@ state (``Environment``), and ``Living`` environments, which go forward only: Gym
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +43,12 @@ class Living(Protocol):
     def close(self) -> None:
         """Give back what it holds."""
         ...
+
+
+def raised(error: BaseException) -> str:
+    """What an environment raised, and on which line, for messages."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"raised {type(error).__name__}: {error}" + (f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else "")
 
 
 class World(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.world import Living
+from puffer_edge.envs.world import Living, raised
 from puffer_edge.errors import PufferEdgeError, Unsupported, WorkerFailed
 
 ALIGNED = 64
@@ -162,7 +162,7 @@ def guarded(work: Callable[[Living, int], None], living: Living, rows: Rows, k: 
     except PufferEdgeError:
         raise
     except Exception as error:
-        raise WorkerFailed(f"{name} {where(rows, k)} raised {type(error).__name__}: {error}") from error
+        raise WorkerFailed(f"{name} {where(rows, k)} {raised(error)}") from error
 
 
 def where(rows: Rows, k: int) -> str:
