@@ -161,7 +161,7 @@ def guarded(work: Callable[[Living, int], None], living: Living, rows: Rows, k: 
         work(living, k)
     except PufferEdgeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise WorkerFailed(f"{name} {where(rows, k)} raised {type(error).__name__}: {error}") from error
 
 
