@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,8 +211,8 @@ class Instances:
         state, rows = np.zeros((len(draws.environment), self.state_size)), Arrays.of(self.face, 1)
         for k, episode in enumerate(draws.environment):
             living = self.alive.popitem(last=False)[1].living if len(self.alive) >= MOST else self.factory()
-            with self._said("reset", f"episode {int(episode)} of seed {draws.seed}"):
-                living.reset(seed_of(draws.seed, int(episode)), rows.seen[0], rows.allowed[0])
+            where = f"reset of episode {int(episode)} of seed {draws.seed}"
+            self._called(where, living.reset, seed_of(draws.seed, int(episode)), rows.seen[0], rows.allowed[0])
             self.made += 1
             state[k, 0], state[k, 1:] = self.made, self._joined(rows)
             self.alive[self.made] = Instance(living, state[k, 1:].copy())
@@ -257,22 +256,20 @@ class Instances:
             if held.over:
                 continue
             self._put(rows, held.last)
-            with self._said("step", f"instance {number}"):
-                cut = rows.step(held.living, 0, action[k])
+            cut = self._called(f"step of instance {number}", rows.step, held.living, 0, action[k])
             reward[k], cost[k], over[k], alive[k] = rows.reward[0], rows.cost[0], rows.terminated[0] | cut, rows.alive[0]
             held.over = bool(over[k].all())
             held.last = following[k, 1:] = self._joined(rows)
         return (following, reward[:, 0], cost[:, 0], over[:, 0]) if f.agents == 1 else (following, reward, cost, over, alive)
 
-    @contextmanager
-    def _said(self, method: str, place: str) -> Iterator[None]:
-        """Turn whatever an environment's own code raises into an error that names it."""
+    def _called(self, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What it gives; whatever an environment's own code raises becomes an error that names it."""
         try:
-            yield
+            return function(*arguments)
         except PufferEdgeError:
             raise
         except (Exception, SystemExit) as error:
-            raise WorkerFailed(f"{self.name}: {method} of {place} raised {raised(error)}") from error
+            raise WorkerFailed(f"{self.name}: {where} raised {raised(error)}") from error
 
     def _joined(self, rows: Arrays) -> Floats:
         parts = (rows.seen, rows.allowed) if self.face.masked else (rows.seen,)

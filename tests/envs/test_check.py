@@ -275,6 +275,11 @@ def test_what_gymnasiums_check_says_comes_with_the_environments_own_line(module:
     with pytest.raises(SystemExit):
         main(["envs", "check", f"{module}_g:Bad"])
     out = capsys.readouterr().out
+    Path(f"{module}_h.py").write_text(text.replace('"much", False, False, {}', "1.0 / 0.0, False, False, {}"))
+    with pytest.raises(SystemExit):
+        main(["envs", "check", f"{module}_h:Bad"])
+    raised, step = capsys.readouterr().out, text[: text.rindex("return np.zeros(2, np.float32), ")].count("\n") + 1
+    assert "step raised ZeroDivisionError: float division by zero\n" in raised and f"→ {module}_h.py:{step}:" in raised
     line = text[: text.index("def reset")].count("\n") + 1
     assert "broken gymnasium" in out and "does not provide a `seed`" in out and f"→ {module}_g.py:{line}: def reset(self, **more):" in out
 
