@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from puffer_edge.spaces import Bools, Floats
 
+FRAMES = 2
+"""Innermost lines of a traceback that a message repeats."""
+
 
 class Living(Protocol):
     """One environment that lives: it can be started and stepped, not put back. All arrays are written in place.
@@ -52,9 +55,12 @@ def over(terminated: Bools, alive: Bools, cut: Bools) -> Bools:
 
 
 def raised(error: BaseException) -> str:
-    """What an environment raised, and on which line, for messages."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"raised {type(error).__name__}: {error}" + (f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else "")
+    """An error in a line or three: its type and text, and the innermost lines that led to it, outside this folder where there are such."""
+    here = str(Path(__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    theirs = [frame for frame in frames if not frame.filename.startswith(here)] or frames
+    lines = "".join(f"\n  {frame.filename}, line {frame.lineno}: {frame.line or ''}" for frame in theirs[-FRAMES:])
+    return f"{type(error).__name__}: {error}{lines}"
 
 
 class World(Protocol):

@@ -111,7 +111,7 @@ class Game:
         reward[...], cost[...], alive[...] = 0.0, 0.0, False
         for k in acted:
             agent = self.agents.names[k]
-            reward[k], cost[k] = earned(rewards.get(agent, 0.0), infos.get(agent, {}), f"{self.name}, {agent}", self._steps)
+            reward[k], cost[k] = earned(rewards.get(agent, 0.0), infos.get(agent, {}).get("cost", 0.0), f"{self.name}, {agent}", self._steps)
             alive[k] = True
 
     def _ended(self, acted: list[int], over: Mapping[str, Any], cut: Mapping[str, Any], terminated: Bools) -> bool:

@@ -191,8 +191,8 @@ def guarded(work: Callable[[Living, int], None], living: Living, rows: Rows, k: 
         work(living, k)
     except PufferEdgeError:
         raise
-    except Exception as error:
-        raise WorkerFailed(f"{name} {where(rows, k)} {raised(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise WorkerFailed(f"{name} {where(rows, k)} raised {raised(error)}") from error
 
 
 def where(rows: Rows, k: int) -> str:
