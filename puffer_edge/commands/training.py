@@ -140,7 +140,8 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
         return _with_values(train, kind, settings_for(environment, file, algorithm), algo=algorithm)
     theirs = Run.load(folder).settings
     if theirs["algorithm"] != algorithm:
-        raise InvalidInput(f"{folder} is a run of {theirs['algorithm']}: leave out --algo {algorithm}")
+        way = "to have its behaviour in another network, distil it" if _value_of("--fine-tune", words) else "it goes on with what it began with"
+        raise InvalidInput(f"{folder} is a run of {theirs['algorithm']}: leave out --algo {algorithm}; {way}")
     over = read_settings(file, algorithm) if file is not None else {}
     return _with_values(train, kind, kind.from_dict(theirs["settings"] | over), algo=algorithm)
 

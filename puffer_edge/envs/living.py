@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ Factory = Callable[[], Living]
 """Makes one environment; it can be pickled, so that another process can."""
 
 
+@lru_cache(MOST)
 def seed_of(seed: int, episode: int) -> int:
     """What ``Living.reset`` gets in an episode of a seed: 32 bits, the same in every process."""
     return int(np.random.SeedSequence([seed, episode, 0]).generate_state(1)[0])

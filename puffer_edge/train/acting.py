@@ -69,7 +69,11 @@ class Acting:
             self.last_good = self.policy()
 
     def inputs(self, observation: npt.NDArray[Any]) -> torch.Tensor:
-        """(B, n) physical observations as what the networks take."""
+        """(B, n) physical observations as what the actor takes."""
+        return self.whitened(observation)
+
+    def whitened(self, observation: npt.NDArray[Any]) -> torch.Tensor:
+        """(B, n) physical observations normalised, in float."""
         return torch.from_numpy(self._normalizer(observation).astype(np.float32))
 
     def physical(self, action: npt.NDArray[Any]) -> Floats:
