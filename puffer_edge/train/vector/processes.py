@@ -91,7 +91,7 @@ class Processes:
         self._go = [context.Semaphore(0) for _ in range(workers)]
         self._processes: list[Any] = []
         self._pipes: list[Any] = []
-        self._saving = Saving(environment)
+        self._saving = Saving(environment, timeout_s)
         self._waiting: dict[int, float] = dict.fromkeys(range(workers), time.monotonic() + START_TIMEOUT_S)
         self._told = 0  # semaphores taken whose workers' words have not been read yet
         self._spin = SPIN_S if cores() > workers else 0.0

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.living import seed_of
-from puffer_edge.envs.world import Living
+from puffer_edge.envs.world import Living, raised
 from puffer_edge.errors import PufferEdgeError, Unsupported, WorkerFailed
 
 ALIGNED = 64
@@ -191,8 +191,8 @@ def guarded(work: Callable[[Living, int], None], living: Living, rows: Rows, k: 
         work(living, k)
     except PufferEdgeError:
         raise
-    except Exception as error:
-        raise WorkerFailed(f"{name} {where(rows, k)} raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise WorkerFailed(f"{name} {where(rows, k)} raised {raised(error)}") from error
 
 
 def where(rows: Rows, k: int) -> str:

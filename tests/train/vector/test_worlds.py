@@ -17,6 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from puffer_edge import envs  # noqa: E402
+from puffer_edge.envs.draw import Draws  # noqa: E402
 from puffer_edge.envs.living import Face  # noqa: E402
 from puffer_edge.envs.plant import Plant  # noqa: E402
 from puffer_edge.envs.world import World  # noqa: E402
@@ -163,8 +164,18 @@ def test_what_raises_in_this_process_is_named_too() -> None:
     world = Serial(counting("raise", 2), 3)
     world.start(np.arange(3), 0, np.arange(3))
     world.step(np.zeros((3, 1, 1)))
-    with pytest.raises(WorkerFailed, match=r"counter \(row 0, seed \d+, step 2\) raised ZeroDivisionError"):
+    with pytest.raises(WorkerFailed, match=r"counter \(row 0, seed \d+, step 2\) raised ZeroDivisionError: .*\n  .*\.py, line \d+: "):
         world.step(np.zeros((3, 1, 1)))
+
+
+def test_what_raises_in_an_evaluation_is_named_too() -> None:
+    environment = counting("raise", 2)
+    state = environment.reset(Draws.of_episodes(0, [0, 1]))
+    state, *_ = environment.step(state, np.zeros((2, 1)))
+    with pytest.raises(
+        WorkerFailed, match=r"counter: step of instance 1 raised ZeroDivisionError: the plant divided by nought\n  .*\.py, line \d+: "
+    ):
+        environment.step(state, np.zeros((2, 1)))
 
 
 @pytest.mark.parametrize("where", ["serial", "processes"])
