@@ -256,3 +256,17 @@ def test_every_row_of_a_plant_has_its_own_draws() -> None:
     seen = np.array([plant.step(np.zeros((8, 1))).observation[:, 0] for _ in range(50)])
     assert len(np.unique(seen)) > 380
     np.testing.assert_allclose((seen.mean(), seen.std()), (0.0, 1.0), atol=0.15)
+
+
+@pytest.mark.usefixtures("plain")
+def test_agents_of_pettingzoo_each_have_their_own() -> None:
+    pytest.importorskip("mpe2")
+    bare = envs.load("pettingzoo:mpe2.simple_spread_v3")
+    late = imperfect(bare, Imperfections(delay_us=1.5e6 / bare.contract.rate_hz, pending=1, sensors={"o0": Sensor(noise=1e-3)}))
+    assert late.contract.n_observations == bare.contract.n_observations + 1 and late.agents == bare.agents == 3
+    plant, n = Plant(late, 2, seed=4), bare.contract.n_observations
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        choices = rng.integers(0, 5, (6, 1)).astype(float)
+        seen = plant.step(choices).observation
+        np.testing.assert_array_equal(seen[:, n:], choices)
