@@ -165,7 +165,7 @@ class Dynamics:
         n = len(draws)
         state, observation = np.zeros((n, self.n_state)), np.zeros((n, self.agents, self.n_observation))
         for part, first in _runs(draws.environment):
-            self._reset(first, draws.key, draws.step[part], np.ones(len(state[part]), np.uint8), state[part], observation[part])
+            self.reset_in_place(first, draws.key, draws.step[part], np.ones(len(state[part]), np.uint8), state[part], observation[part])
         return state
 
     def look(self, state: Floats) -> Floats:
@@ -204,18 +204,20 @@ class Dynamics:
         observation = np.zeros((n, self.agents, self.n_observation))
         for part, first in _runs(draws.environment):
             out = (action, following, observation, reward, cost, terminated, alive)
-            self._step(first, draws.key, draws.step[part], *(array[part] for array in out))
+            self.step_in_place(first, draws.key, draws.step[part], *(array[part] for array in out))
         ended = terminated != 0
         return (following, reward[:, 0], cost[:, 0], ended[:, 0]) if self.agents == 1 else (following, reward, cost, ended, alive != 0)
 
-    def _reset(self, *arguments: Any) -> None:
+    def reset_in_place(self, *arguments: Any) -> None:
+        """``native.Native.reset``, or plain Python with the same bits."""
         if (fast := self._fast(len(arguments[2]))) is not None:
             fast.reset(*arguments)
         else:
             with np.errstate(all="ignore"):  # as compiled code does
                 self.plain[0](*arguments)
 
-    def _step(self, *arguments: Any) -> None:
+    def step_in_place(self, *arguments: Any) -> None:
+        """``native.Native.step``, or plain Python with the same bits."""
         if (fast := self._fast(len(arguments[2]))) is not None:
             fast.step(*arguments)
         else:

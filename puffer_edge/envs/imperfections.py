@@ -188,6 +188,11 @@ class Imperfections:
         return self.delay_us + (self.jitter_us.middle_us if self.jitter_us else 0.0)
 
     @property
+    def jittery(self) -> bool:
+        """Whether a delay is drawn."""
+        return self.jitter_us is not None and self.jitter_us.kind != "constant"
+
+    @property
     def ideal(self) -> Imperfections:
         """What a policy was made for beyond the plant itself, without what disturbs it: hold and pending actions."""
         return Imperfections(hold_steps=self.hold_steps, pending=self.pending)

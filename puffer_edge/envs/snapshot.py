@@ -90,11 +90,14 @@ def _constant(value: Any) -> bool:
 
 
 def _attributes(value: Any, path: str) -> dict[str, Any] | None:
-    """Of an object of a class in Python what may change; None of what keeps something elsewhere. The outermost may say it in ``changing``."""
+    """Of an object of a class in Python what may change; None of what keeps something elsewhere.
+
+    A living environment may say it in ``changing``: the outermost, and the one around which it lies, its ``inner``.
+    """
     cls = type(value)
     if not hasattr(value, "__dict__") or cls.__basicsize__ > _Bare.__basicsize__ or cls.__itemsize__:
         return None
-    kept = None if path else getattr(cls, "changing", None)
+    kept = getattr(cls, "changing", None) if path in ("", ".inner") else None
     if "gymnasium" in sys.modules and isinstance(value, sys.modules["gymnasium"].Space):
         kept = ("_np_random", "spaces")
     return {name: held for name, held in vars(value).items() if kept is None or name in kept}

@@ -73,7 +73,8 @@ class Constrained(OnPolicy):
         s, c = self.settings, self.constraint
         if c.cost_limit is None:
             raise InvalidInput(f"{self.name} needs a limit: cost_limit is what an episode of {self.environment.name} may cost (--cost-limit)")
-        if isinstance(self.environment.living, GymFactory) and not self.environment.living.tells_cost():
+        bare = getattr(self.environment.living, "inner", self.environment.living)  # without the imperfections of its plant
+        if isinstance(bare, GymFactory) and not bare.tells_cost():
             raise InvalidInput(
                 f"{self.environment.name} has no costs: its steps have no info['cost'], so no limit can bind. Wrap it so that every step says one, "
                 "0.0 where there is none, or train without a limit (--algo ppo)"

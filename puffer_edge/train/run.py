@@ -135,7 +135,7 @@ def train(
         Diverged: the numbers became NaN or infinite; the last good policy is saved then too.
         WriteFailed: the disk is full, or may not be written to.
         MissingExtra: torch is not installed.
-        Unsupported: a plant around an environment that is not made of scalar functions.
+        Unsupported: a plant around an environment that cannot have it; the message says why.
     """
     task = envs.load(environment) if isinstance(environment, str) else environment
     source = None if fine_tune is None else Run.load(fine_tune)

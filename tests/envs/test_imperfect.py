@@ -403,7 +403,7 @@ def test_what_cannot_be_is_said(values: dict[str, Any], message: str) -> None:
 
 def test_what_has_no_scalar_functions_cannot_have_any() -> None:
     late = Imperfections(delay_us=1.0)
-    with pytest.raises(Unsupported, match="not written as scalar functions"):
+    with pytest.raises(Unsupported, match="written as numpy functions"):
         imperfect(replace(PROBE, dynamics=None), late)
     with pytest.raises(Unsupported, match="has imperfections already"):
         imperfect(imperfect(PROBE, late), late)

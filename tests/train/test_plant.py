@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("torch")
 
 from puffer_edge import envs
+from puffer_edge.commands.sources import policy_of
 from puffer_edge.contract import Contract
 from puffer_edge.device.bundle import Bundle
 from puffer_edge.envs.imperfect import imperfect
@@ -126,10 +127,110 @@ def test_seeds_share_a_plant_and_a_plot_tells_plants_apart(tmp_path: Path) -> No
     assert sorted(group.label for group in made) == ["ppo plant=delay_us:20000", "ppo plant=ideal"]
 
 
-def test_an_environment_that_lives_has_none() -> None:
+OWN = '''
+import gymnasium
+import numpy as np
+
+
+class Cart(gymnasium.Env):
+    """A mass on a rail, which a slow Python loop moves; pushing costs."""
+
+    metadata = {"render_fps": 50}
+    observation_space = gymnasium.spaces.Box(-4.0, 4.0, (2,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def __init__(self):
+        self.mass, self.max_episode_steps = 1.0, 20
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x, self.v = self.np_random.uniform(-1, 1), 0.0
+        return np.array([self.x, self.v], np.float32), {}
+
+    def step(self, action):
+        self.v = min(2.0, max(-2.0, self.v + 0.1 * float(action[0]) / self.mass))
+        self.x = min(4.0, max(-4.0, self.x + 0.1 * self.v))
+        return np.array([self.x, self.v], np.float32), -abs(self.x), False, False, {"cost": abs(float(action[0]))}
+'''
+LATE = Imperfections(
+    delay_us=30_000,
+    jitter_us=Jitter("uniform", low_us=0, high_us=25_000),
+    pending=2,
+    dropout=0.1,
+    sensors={"o0": Sensor(noise=0.1, bias=0.1, resolution=0.05, stuck=0.02, stuck_steps=3)},
+)
+WAYS: dict[str, Any] = {"rows": 4, "horizon": 16, "hidden": (8,), "evaluations": 2, "evaluation_episodes": 2}
+
+
+@pytest.fixture
+def cart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a class of one's own, in the working folder."""
     pytest.importorskip("gymnasium")
-    with pytest.raises(Unsupported, match="not written as scalar functions"):
-        imperfect(envs.load("gym:CartPole-v1"), Imperfections(delay_us=1))
+    name = f"cart_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return f"{name}:Cart"
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm", "about"),
+    [
+        ("gym:CartPole-v1", "ppo", {}),
+        ("gym:CartPole-v1", "trpo", {"hold_steps": 2}),
+        ("gym:Pendulum-v1", "sac", {"parameters": {"g": (9.0, 11.0)}, "actuators": {"a0": Actuator(dead_zone=0.1)}}),
+        ("gym:Reacher-v5", "ppo", {}),
+        ("own", "ppo-lagrangian", {"parameters": {"mass": (0.5, 2.0)}, "hold_steps": 2}),
+    ],
+)
+def test_a_training_around_what_lives_goes_on_to_the_bits_of_never_stopping(
+    name: str, algorithm: str, about: dict[str, Any], cart: str, tmp_path: Path
+) -> None:
+    if "Reacher" in name:
+        pytest.importorskip("mujoco")
+    name, plant = cart if name == "own" else name, replace(LATE, **about)
+    changes = WAYS | {"steps": 256} | ({"minibatch": 16, "warmup": 64} if algorithm == "sac" else {})
+    changes |= {"cost_limit": 1.0} if algorithm == "ppo-lagrangian" else {}
+    settings = settings_for(name, algorithm=algorithm, changes=changes)
+    words: dict[str, Any] = {"algorithm": algorithm, "seed": 5, "settings": settings, "plant": plant}
+    task = replace(envs.load(name), max_steps=20)
+    whole = train(task, out=tmp_path / "whole", **words)
+    half = train(task, out=tmp_path / "parts", progress=lambda p: p.steps < 128, **words)
+    assert half.result["status"] == "stopped"
+    again = resume(half.path, environment=task)
+    assert again.result["resumed"][0]["exact"], again.result["resumed"]
+    found, wanted = arrays(again), arrays(whole)
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+    c, bare = again.policy.contract, task.contract
+    assert [o.name for o in c.observations[-2:]] == ["a0_1", "a0_2"] or len(bare.actions) > 1
+    assert c.n_observations == bare.n_observations + 2 * bare.n_actions and c.rate_hz == bare.rate_hz / plant.hold_steps
+    assert Imperfections.from_dict(again.settings["plant"]) == plant == Imperfections.from_dict(again.policy.origin["plant"])
+    assert policy_of(whole.path)[1].imperfections == plant
+
+
+def test_processes_meet_the_bits_of_one_process_around_what_lives(cart: str, tmp_path: Path) -> None:
+    found = {}
+    for vector, workers in (("serial", 1), ("processes", 2)):
+        settings = settings_for(cart, changes=WAYS | {"steps": 256, "vector": vector, "workers": workers})
+        run = train(cart, seed=3, out=tmp_path / vector, settings=settings, plant=replace(LATE, parameters={"mass": (0.5, 2.0)}))
+        found[vector] = checkpoint.read(run.checkpoints()[-1])[1]
+    weights = [key for key in found["serial"] if key in found["processes"]]
+    assert len(weights) == len(found["serial"]) == len(found["processes"])
+    for key in weights:
+        np.testing.assert_array_equal(found["serial"][key], found["processes"][key], err_msg=key)
+
+
+def test_who_waits_for_nobody_trains_around_what_lives(cart: str, tmp_path: Path) -> None:
+    settings = settings_for(cart, changes=WAYS | {"steps": 256, "vector": "asynchronous", "workers": 2})
+    assert train(cart, out=tmp_path / "run", settings=settings, plant=LATE).result["status"] == "complete"
+
+
+def test_a_limit_still_needs_costs_around_what_lives(tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium")
+    settings = settings_for("gym:Pendulum-v1", algorithm="ppo-lagrangian", changes=WAYS | {"cost_limit": 1.0})
+    with pytest.raises(InvalidInput, match="has no costs"):
+        train("gym:Pendulum-v1", "ppo-lagrangian", out=tmp_path, settings=settings, plant=LATE)
 
 
 def cli(*words: object) -> subprocess.CompletedProcess[str]:
