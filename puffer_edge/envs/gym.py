@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -116,10 +116,8 @@ class GymLiving:
         """One step of (1, m) physical actions; whether a clock of its own ended the episode."""
         self._steps += 1
         observation, gained, over, cut, info = self.env.step(self.actions.value(action[0]))
-        paid = info.get("cost", 0.0)
-        reward[0], cost[0], terminated[0], alive[0] = gained, paid, over, True
-        if not math.isfinite(gained + paid):
-            raise InvalidInput(f"{self.name} gave the reward {reward[0]} and the cost {cost[0]} in step {self._steps}")
+        reward[0], cost[0] = earned(gained, info, self.name, self._steps)
+        terminated[0], alive[0] = over, True
         self._put(observation, info, seen, allowed)
         return bool(cut and not over)
 
@@ -132,6 +130,24 @@ class GymLiving:
         mask = observation.get(MASK) if self.masked else info.get(MASK)
         if mask is not None:
             self.actions.mask(mask, allowed[0], self.name)
+
+
+def earned(reward: Any, info: Mapping[str, Any], name: str, step: int) -> tuple[float, float]:
+    """Reward and cost of a step: ``info["cost"]``, 0 where there is none.
+
+    Raises:
+        InvalidInput: one is no finite number; the message names the step, counted from the episode's start.
+    """
+    values = {"the reward": reward, "info['cost']": info.get("cost", 0.0)}
+    for what, value in values.items():
+        if not isinstance(value, (int, float)):
+            array = np.asarray(value)  # numpy's numbers, and arrays of one
+            if array.dtype.kind not in "biuf" or array.size != 1:
+                raise InvalidInput(f"{name}: {what} is {value!r} in step {step} of an episode: it must be one number")
+            values[what] = value = float(array.item())
+        if not math.isfinite(value):
+            raise InvalidInput(f"{name}: {what} is {value} in step {step} of an episode: it must be finite")
+    return values["the reward"], values["info['cost']"]
 
 
 def has_mask(space: Any) -> bool:

@@ -158,8 +158,21 @@ def test_what_is_checked_always(monkeypatch: pytest.MonkeyPatch) -> None:
             stepped(environment, late)
     monkeypatch.setattr(games.Faulty, "fault", None)
     monkeypatch.setattr(games.Faulty, "reward", float("nan"))
-    with pytest.raises(InvalidInput, match=f"gave the reward nan and the cost 0.0 in step {late}"):
+    with pytest.raises(InvalidInput, match=f"the reward is nan in step {late} of an episode: it must be finite"):
         stepped(environment, late)
+
+
+@pytest.mark.parametrize(("cost", "words"), [("much", "one number"), (None, "one number"), ([1.0, 2.0], "one number"), (float("nan"), "finite")])
+def test_a_cost_that_is_no_number_is_named(cost: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games.Faulty, "cost", cost)
+    with pytest.raises(InvalidInput, match=rf"info\['cost'\] is .* in step 3 of an episode: it must be {words}"):
+        stepped(envs.load(FAULTY), 3)
+
+
+@pytest.mark.parametrize("cost", [True, 2, np.float32(2.0), np.array([2.0])])
+def test_a_cost_may_be_any_kind_of_number(cost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games.Faulty, "cost", cost)
+    assert stepped(envs.load(FAULTY), 3)[2].tolist() == [float(np.asarray(cost).item())]
 
 
 def test_a_space_that_changes_between_episodes_is_named() -> None:
