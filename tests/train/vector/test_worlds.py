@@ -17,8 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from puffer_edge import envs  # noqa: E402
-from puffer_edge.envs.living import Face  # noqa: E402
 from puffer_edge.envs.draw import Draws  # noqa: E402
+from puffer_edge.envs.living import Face  # noqa: E402
 from puffer_edge.envs.plant import Plant  # noqa: E402
 from puffer_edge.envs.world import World  # noqa: E402
 from puffer_edge.errors import InvalidInput, Unsupported, WorkerFailed  # noqa: E402
