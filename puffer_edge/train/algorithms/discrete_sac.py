@@ -8,7 +8,7 @@
 A network gives a value for every choice at once, so what SAC draws a sample of is here the mean over the choices itself. Replay, targets,
 schedule and what is said of them are those of ``puffer_edge/train/algorithms/sac.py``.
 
-Differences from the paper: those of SAC, and H̄ is 0.5·log k of k choices where the paper takes 0.98·log k, which leaves the policy all but
+Differences from the paper: those of SAC, and H̄ is 0.2·log k of k choices where the paper takes 0.98·log k, which leaves the policy all but
 uniform; ``target_entropy`` sets another one.
 """
 
@@ -28,7 +28,7 @@ from puffer_edge.train.distributions import Distribution
 from puffer_edge.train.native.sac_learner import NativeSAC
 from puffer_edge.train.nets.soft_actor_critic import SoftActorCritic
 
-ENTROPY_SHARE = 0.5
+ENTROPY_SHARE = 0.2
 """H̄ of the entropy of a policy that does not care."""
 
 
