@@ -80,8 +80,8 @@ def test_the_best_under_a_limit_keeps_it(tmp_path: Path) -> None:
     board = Dashboard(Console(file=io.StringIO(), force_terminal=True))
     board.begin(tmp_path / "mine", ABOUT, 0)
     board.take({"steps": 100, "ep_rew_mean": 1.0, "ep_cost_mean": 7.0, "cost_limit": 5.0, "lambda": 0.25, "cost_rate": 0.5})
-    for steps, gained, cost in ((100, 90.0, 9.0), (200, 60.0, 5.0), (300, 80.0, 6.0), (400, 50.0, 0.0)):
-        board.take({"steps": steps, "eval_rew_mean": gained, "eval_cost_mean": cost})
+    for steps, gained, cost in ((100, 90.0, 9.0), (200, 60.0, 4.5), (300, 80.0, 4.6), (400, 50.0, 0.0)):
+        board.take({"steps": steps, "eval_rew_mean": gained, "eval_cost_mean": cost, "eval_cost_error": 0.5})
     text = text_of(board)
     board.close(None)
     assert "best 60 at 200" in text

@@ -109,7 +109,7 @@ class Dashboard:
         """Take one row in, without drawing."""
         if (found := row.get("eval_rew_mean")) is not None:
             self._evaluation = row
-            order = rank(found, row.get("eval_cost_mean") or 0.0, self._row.get("cost_limit"))
+            order = rank(found, (row.get("eval_cost_mean") or 0.0) + (row.get("eval_cost_error") or 0.0), self._row.get("cost_limit"))
             if self._best is None or order >= self._best[2]:
                 self._best = found, row["steps"] or 0.0, order
             return

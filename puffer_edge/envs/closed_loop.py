@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -70,6 +71,11 @@ class Episodes:
         """95 % percentile-bootstrap interval of the mean return over episodes; it says nothing about other trainings."""
         return _interval(self.returns, self.seed)
 
+    @property
+    def cost_error(self) -> float:
+        """Standard error of the mean cost over episodes; 0 for a single one, which tells none."""
+        return float(self.costs.std(ddof=1)) / math.sqrt(len(self.costs)) if len(self.costs) > 1 else 0.0
+
     def summary(self, stages: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values; ``stages`` names the shield's stages."""
         return {
@@ -77,6 +83,7 @@ class Episodes:
             "interval": list(self.interval),
             "lowest": float(self.returns.min()),
             "cost": float(self.costs.mean()),
+            "cost_error": self.cost_error,
             "steps": int(self.lengths.sum()),
             "interventions": count_reasons(self.outcome, stages),
             "intervention_rate": self.intervention_rate,

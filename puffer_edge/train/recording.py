@@ -61,8 +61,8 @@ class Recorder:
 
     Attributes:
         best: the policy that did best in the evaluations so far; None before the first.
-        chosen: what the evaluation said by which it was kept: "steps", "return", "cost", and under a limit on costs "sampled", a summary of
-            the same policy, sampled from.
+        chosen: what the evaluation said by which it was kept: "steps", "return", "cost", "cost_error", and under a limit on costs "sampled", a
+            summary of the same policy, sampled from.
         resumed: one mapping for each time this run was gone on with: ``steps`` it started from, whether the bits are those of a run that
             never stopped (``exact``), and ``because``, the reasons why they may not be.
     """
@@ -218,9 +218,10 @@ class Recorder:
         found, alone = self._evaluate(policy, episodes, seed)
         low, high = found["interval"]
         scores = {"eval_rew_mean": found["return"], "eval_rew_low": low, "eval_rew_high": high, "eval_cost_mean": found["cost"]}
+        scores |= {"eval_cost_error": found["cost_error"]}
         scores |= {"eval_intervention_rate": found["intervention_rate"]}
         scores |= {"eval_unshielded_rew_mean": alone["return"], "eval_unshielded_cost_mean": alone["cost"]}
-        chosen = {"steps": steps, "return": found["return"], "cost": found["cost"]}
+        chosen = {"steps": steps, "return": found["return"], "cost": found["cost"], "cost_error": found["cost_error"]}
         chosen |= {"integers": True} if "integers" in policy.origin else {}
         if learner.cost_limit is not None:
             sampled = self._episodes(Sampled(learner, (seed, steps)), learner.shield, episodes, seed).summary(learner.shield.stages)
@@ -233,7 +234,7 @@ class Recorder:
             self.best, self.chosen = policy, chosen
 
     def _rank(self, chosen: Mapping[str, Any]) -> tuple[bool, bool, float]:
-        return (chosen.get("integers", False), *rank(chosen["return"], chosen["cost"], self.learner.cost_limit))
+        return (chosen.get("integers", False), *rank(chosen["return"], chosen["cost"] + chosen.get("cost_error", 0.0), self.learner.cost_limit))
 
     def _checkpoint(self) -> None:
         """Write the policy kept, then a checkpoint from which this training can be gone on with, and remove those that are no longer kept."""

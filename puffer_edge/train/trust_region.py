@@ -93,15 +93,18 @@ def trpo_step(g: torch.Tensor, product: Product, delta: float, steps: int, case:
     return _within(x, float(g @ x), delta, case)
 
 
-def cpo_step(g: torch.Tensor, b: torch.Tensor, c: float, product: Product, delta: float, steps: int) -> Step:
-    """The step that obeys the constraint, or, where none in the region can, the one that lowers the cost most.
+def cpo_step(g: torch.Tensor, b: torch.Tensor, c: float, product: Product, delta: float, steps: int, recovery: float = 1.0) -> Step:
+    """The step that obeys the constraint, or, where none in the region can, one that comes nearer to it.
 
     With q = gᵀH⁻¹g, r = gᵀH⁻¹b, s = bᵀH⁻¹b, A = q − r²/s and B = 2δ − c²/s (the paper's appendix 10.2, there with −g for g), the cases are
 
     - FREE: c ≤ 0 and b = 0, TRPO's step;
     - INSIDE: c ≤ 0 and B < 0, the whole region obeys: TRPO's step;
     - CUT and RECOVERABLE: B ≥ 0 with c ≤ 0 or c > 0, x* = H⁻¹(g − ν*b)/λ* with λ* of the dual and ν* = max(λ*c + r, 0)/s;
-    - UNREACHABLE: c > 0 and B < 0, −√(2δ/s)·H⁻¹b. So, too, where c > 0 and b = 0: no step at all.
+    - UNREACHABLE: c > 0 and B < 0, −√(2δ/s)·H⁻¹b, the step that lowers the cost most. So, too, where c > 0 and b = 0: no step at all.
+
+    With ``recovery`` ρ < 1 a step is asked to lower the cost by ρ·√(2δs) at most, that share of the most it can: c, where it is more, is taken
+    for that much, and what RECOVERABLE says is the step. The reward has the rest, √(1 − ρ²) of the region's radius.
 
     Args:
         g: (n,) gradient of what is to grow.
@@ -110,21 +113,22 @@ def cpo_step(g: torch.Tensor, b: torch.Tensor, c: float, product: Product, delta
         product: v → H·v.
         delta: δ.
         steps: of the conjugate gradients.
+        recovery: ρ, above 0 and at most 1, which is the paper's.
     """
     if float(b @ b) <= NO_GRADIENT:
         return trpo_step(g, product, delta, steps) if c <= 0 else Step(UNREACHABLE, 0.0, 0.0, torch.zeros_like(g))
     to_b = conjugate_gradient(product, b, steps)
     s = float(b @ to_b)
-    reach = 2 * delta - c * c / s
-    if reach < 0:
-        if c <= 0:
-            return trpo_step(g, product, delta, steps, INSIDE)
-        back = math.sqrt(2 * delta / s)
-        return Step(UNREACHABLE, 0.0, back, -back * to_b)
+    reach = math.sqrt(2 * delta * s)
+    if c < -reach:
+        return trpo_step(g, product, delta, steps, INSIDE)
+    case = UNREACHABLE if c > reach else RECOVERABLE if c > 0 else CUT
+    if case == UNREACHABLE and recovery == 1:
+        return Step(case, 0.0, reach / s, -reach / s * to_b)
+    c = min(c, recovery * reach)
     to_g = conjugate_gradient(product, g, steps)
     q, r = float(g @ to_g), float(g @ to_b)
     region, binding = _dual(q, r, s, c, delta)
-    case = RECOVERABLE if c > 0 else CUT
     if not binding:
         return Step(case, region, 0.0, to_g / region)
     return Step(case, region, (region * c + r) / s, (to_g - r / s * to_b) / region - c / s * to_b)

@@ -89,11 +89,19 @@ class CPOSettings(Constraint, TRPOSettings):
 
     ALGORITHM: ClassVar[str] = "CPO"
     WHOLE: ClassVar[tuple[str, ...]] = (*TRPOSettings.WHOLE, *Constraint.COST_WHOLE)
-    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (*TRPOSettings.RANGES, *Constraint.COST_RANGES, ("caution", 1.0, 1e6))
+    RANGES: ClassVar[tuple[tuple[str, float, float], ...]] = (
+        *TRPOSettings.RANGES,
+        *Constraint.COST_RANGES,
+        ("caution", 1.0, 1e6),
+        ("recovery", 0.01, 1.0),
+    )
 
     caution: float = 10.0
     """What c is multiplied by where it is above 0, so that a step gives the cost more of itself and the reward less: a cost gradient from few
     samples promises more than its step keeps. 1 believes it, as the paper does; OmniSafe's step is that of the mean length of an episode."""
+    recovery: float = 0.7
+    """ρ: by how much a step is asked to lower the cost where c > 0, at most, as a share of the most it could. With 0.7 cost and reward have
+    equal parts of it. 1 is the paper's: the cost alone, until the limit is kept, be it by a policy that earns nothing and never learns to."""
 
     def __post_init__(self) -> None:
         TRPOSettings.__post_init__(self)

@@ -11,7 +11,8 @@ def rank(gained: float, cost: float, limit: float | None) -> tuple[bool, float]:
 
     Args:
         gained: mean return of an episode.
-        cost: its mean cost.
+        cost: what it costs, at most: the mean of an episode and a standard error of that. Several policies that lie at the limit are tried,
+            and the mean alone would choose those that had luck.
         limit: what that may be; None for anything.
     """
     return (True, gained) if limit is None or cost <= limit else (False, -cost)
@@ -24,7 +25,8 @@ def verdict(limit: float, environment: str, found: Mapping[str, Any], chosen: Ma
         limit: what an episode may cost in the mean.
         environment: its name.
         found: summary of the fresh episodes of the policy kept.
-        chosen: what the evaluation said by which it was kept: "steps", "cost", and "sampled", a summary of the same policy sampled from.
+        chosen: what the evaluation said by which it was kept: "steps", "cost", "cost_error", and "sampled", a summary of the same policy
+            sampled from.
         cost_seen: whether any step of the training had a cost.
     """
     cost, sampled = found["cost"], chosen["sampled"]
@@ -34,15 +36,16 @@ def verdict(limit: float, environment: str, found: Mapping[str, Any], chosen: Ma
             f"no step of the training had a cost, so the limit of {limit:g} bound nothing: either {environment} has no costs (one of "
             'Gymnasium\'s says them as info["cost"]), or the policy never met one'
         )
-    if chosen["cost"] > limit:
+    if chosen["cost"] + chosen["cost_error"] > limit:
         words.append(
-            f"no policy that was evaluated kept the limit of {limit:g}: the lowest cost found was {chosen['cost']:.4g} an episode, at step "
-            f"{chosen['steps']:,}, and that policy is kept; more --steps or a higher --cost-limit may help"
+            f"no policy that was evaluated kept the limit of {limit:g} by a standard error: the lowest cost found was {chosen['cost']:.4g} ± "
+            f"{chosen['cost_error']:.2g} an episode, at step {chosen['steps']:,}, and that policy is kept; more --steps, more "
+            "--evaluation-episodes or a higher --cost-limit may help"
         )
     elif not kept:
         words.append(
             f"the policy kept breaks the limit on fresh episodes: {cost:.4g} an episode, allowed are {limit:g}; on those that it was chosen by "
-            f"it cost {chosen['cost']:.4g}: more --evaluation-episodes or a lower --cost-limit leave a margin"
+            f"it cost {chosen['cost']:.4g} ± {chosen['cost_error']:.2g}: more --evaluation-episodes or a lower --cost-limit leave a margin"
         )
     if min(cost, chosen["cost"]) > limit >= sampled["cost"]:
         words.append(

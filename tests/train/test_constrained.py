@@ -209,13 +209,14 @@ def test_a_policy_that_keeps_the_limit_is_better_than_any_that_does_not() -> Non
 
 def test_the_verdict_names_what_is_wrong_in_words() -> None:
     def words(cost: float, chosen: float, sampled: float, seen: bool = True) -> str:
-        found = verdict(5.0, "mine", {"cost": cost}, {"steps": 2000, "cost": chosen, "sampled": {"cost": sampled}}, seen)
+        found = verdict(5.0, "mine", {"cost": cost}, {"steps": 2000, "cost": chosen, "cost_error": 0.25, "sampled": {"cost": sampled}}, seen)
         assert found["kept"] == (cost <= 5.0)
         return " ".join(found["words"])
 
     assert words(4.0, 4.5, 6.0) == ""
     assert "breaks the limit on fresh episodes: 5.5 an episode" in words(5.5, 4.5, 6.0)
-    assert "the lowest cost found was 7 an episode, at step 2,000" in words(7.5, 7.0, 9.0)
+    assert "the lowest cost found was 7 ± 0.25 an episode, at step 2,000" in words(7.5, 7.0, 9.0)
+    assert "kept the limit of 5 by a standard error" in words(4.0, 4.8, 4.0)
     assert "sampled from, as it was trained, this policy costs 4 and keeps the limit" in words(7.5, 7.0, 4.0)
     assert "no step of the training had a cost" in words(0.0, 0.0, 0.0, False)
 
@@ -231,7 +232,7 @@ def test_a_run_says_what_its_policy_costs_and_goes_on_to_the_same(tmp_path: Path
     assert about["cost_limit"] == 0.0
     assert not about["kept"], "nothing in 2,000 steps lives without a cost"
     rows = [row for row in whole.metrics() if "eval_cost_mean" in row]
-    assert about["chosen"]["cost"] == min(row["eval_cost_mean"] for row in rows) > 0
+    assert about["chosen"]["cost"] == min(rows, key=lambda row: row["eval_cost_mean"] + row["eval_cost_error"])["eval_cost_mean"] > 0
     assert f"the lowest cost found was {about['chosen']['cost']:.4g}" in about["words"][0]
     assert all(row["eval_sampled_cost_mean"] > 0 for row in rows)
     row = whole.metrics()[-2]

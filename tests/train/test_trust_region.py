@@ -171,6 +171,13 @@ def test_where_nothing_obeys_the_cost_falls_as_far_as_it_can() -> None:
     assert step.case == UNREACHABLE and math.isinf(best_by_search(g, b, c, H))
     assert float(b @ step.direction) == pytest.approx(-REACH, rel=1e-6)
     assert float((on_the_bound(H, 50_000) @ b).min()) >= -REACH * (1 + 1e-6)
+    for share in (0.3, 0.7, 0.95):
+        some = cpo_step(g, b, c, lambda v: H @ v, DELTA, 10, recovery=share)
+        asked = share * REACH
+        assert some.case == UNREACHABLE and float(b @ some.direction) <= -asked * (1 - 1e-9)
+        assert float(some.direction @ H @ some.direction) / 2 <= DELTA * (1 + 1e-9)
+        assert float(g @ some.direction) == pytest.approx(best_by_search(g, b, asked, H), abs=1e-3)
+        assert float(g @ some.direction) > float(g @ step.direction), "the reward has the rest"
     stays = cpo_step(g, two(0.0, 0.0), 0.1, lambda v: H @ v, DELTA, 10)
     assert stays.case == UNREACHABLE and not stays.direction.any(), "nothing is known to lower the cost"
 
