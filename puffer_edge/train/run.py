@@ -217,9 +217,7 @@ def trained_by(run: Run) -> str:
     algorithm: str = run.settings["algorithm"]
     if algorithm == "distil":
         if run.result["status"] == "interrupted":
-            raise InvalidInput(
-                f"{run.path} was distilled until Ctrl-C: the same 'puffer-edge distil' command goes on with what is missing"
-            )
+            raise InvalidInput(f"{run.path} was distilled until Ctrl-C: the same 'puffer-edge distil' command goes on with what is missing")
         raise InvalidInput(f"{run.path} was distilled in one go: to go further distil its teacher again, with more --rounds, into another --out")
     return algorithm
 
