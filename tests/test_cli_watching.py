@@ -167,3 +167,13 @@ def test_watch_and_plot_from_the_command_line(tmp_path: Path) -> None:
     ):
         finished = cli(*words)
         assert finished.returncode in (2, 3) and message in finished.stderr, finished.stderr
+
+
+def test_a_name_between_colons_is_no_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    """rich would print "faulty:Four: 2 of 7" with a picture in its midst."""
+    from rich.console import Console
+
+    from puffer_edge.commands import console
+
+    for held in (console.OUT, console.SIDE, console.WIDE):
+        assert isinstance(held, Console) and held.render_str("my_module:Four: broken", emoji=held._emoji).plain == "my_module:Four: broken"

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 # Paths and messages are printed as they are: no square bracket is a style.
-OUT = Console(markup=False, highlight=False, soft_wrap=True)
-SIDE = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-WIDE = Console(markup=False, highlight=False, soft_wrap=True, width=max(OUT.width, 150))
+OUT = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+SIDE = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+WIDE = Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=max(OUT.width, 150))
 """For tables of many columns, whatever the terminal has: a cut number would be of no use."""
 Name = Annotated[str, tyro.conf.Positional]
 Folder = Annotated[Path, tyro.conf.Positional]

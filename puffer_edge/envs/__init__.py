@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 from puffer_edge import find
 from puffer_edge.envs import frames, gym, gym_vector, own, zoo
@@ -32,7 +33,7 @@ def load(name: str) -> Environment:
             is Gymnasium's of that ID, ``gymvec:ID`` its vector environment, ``pettingzoo:MODULE`` PettingZoo's of that module.
 
     Raises:
-        InvalidInput: there is none, or what the module holds is none.
+        InvalidInput: there is none, what the module holds is none, or it raised while it was made and tried.
         Unsupported: its spaces cannot be those of a policy.
         MissingExtra: its package is not installed.
     """
@@ -41,7 +42,8 @@ def load(name: str) -> Environment:
         return frames.stack(load(base), count)
     family, colon, rest = name.partition(":")
     if colon:
-        return _FAMILIES[family](rest) if family in _FAMILIES else own.load(name)
+        given: Environment = own.called(partial(_FAMILIES[family], rest) if family in _FAMILIES else partial(own.load, name), name)
+        return given
     if name in sanity_names():
         environment: Environment = importlib.import_module(f"{__name__}.sanity.{name}").ENVIRONMENT
     else:

@@ -113,7 +113,7 @@ def _value(leaf: Leaf, numbers: Floats) -> npt.NDArray[Any]:
 def _continuous(boxes: list[Leaf], names: tuple[str, ...]) -> tuple[ActionChannel, ...]:
     for leaf in boxes:
         if not leaf.space.is_bounded():
-            raise Unsupported(f"the action {leaf.where} is {leaf.space}, without bounds: a contract needs them")
+            raise Unsupported(f"{leaf.where} is {leaf.space}, without bounds: a contract needs them")
     low, high = (np.concatenate(x).tolist() for x in zip(*(leaf.bounds() for leaf in boxes)))
     still = np.clip(0.0, low, high).tolist()
     return tuple(ActionChannel(n, "1", a, b, s, s, bits(a, b, ACTION_LIMIT)) for n, a, b, s in zip(names, low, high, still))

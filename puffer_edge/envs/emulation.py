@@ -196,7 +196,7 @@ class Rows:
     def __init__(self, layout: Layout, data: npt.NDArray[np.uint8]) -> None:
         self.layout, self.data = layout, data
         self._places = [leaf.view(data) for leaf in layout.leaves]
-        self._pieces = [data[..., leaf.offset : leaf.offset + leaf.bytes].view(leaf.piece)[..., 0] for leaf in layout.leaves]
+        self._pieces = [leaf.pieces(data) for leaf in layout.leaves]
         self._sources: list[tuple[Any, Any, Any]] = [(place, place, None) for place in self._places]
         self._batch = data.shape[:-1]
         self.nested = layout.nest({leaf.path: place for leaf, place in zip(layout.leaves, self._places)})
@@ -205,7 +205,7 @@ class Rows:
         """Write a value, nested as the space is, every leaf (*batch, *shape).
 
         Raises:
-            InvalidInput: a key is missing, or a leaf has another shape.
+            InvalidInput: a key is missing, a leaf has another shape, or numbers that its type does not hold.
         """
         sources = self._sources
         for k, part in enumerate(self.layout.parts(value)):
@@ -214,6 +214,8 @@ class Rows:
                 target, source = self._source(k, part)
             if source is not None:
                 target[...] = source
+                if target is self._places[k]:
+                    self.layout.leaves[k].check_held(source, target)
 
     def _source(self, k: int, part: Any) -> tuple[Any, Any]:
         """Where a part goes, and as what, None if it is there; an array that comes again, since its owner writes in place, is looked at once."""
@@ -222,7 +224,7 @@ class Rows:
             return place, None
         if np.shape(part) != place.shape:
             raise InvalidInput(f"{leaf.where} has shape {np.shape(part)}: {place.shape} belongs into rows {self.data.shape}")
-        if type(part) is not np.ndarray or part.dtype != leaf.dtype or not part.flags.c_contiguous:
+        if type(part) is not np.ndarray or part.dtype != leaf.dtype or not part.flags.c_contiguous or not leaf.bytes:
             return place, part
         target, source = self._pieces[k], np.ndarray(self._batch, leaf.piece, part)  # two to three times as fast as number by number
         self._sources[k] = part, target, source

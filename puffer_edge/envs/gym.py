@@ -23,6 +23,7 @@ RATE_HZ = 50.0
 """Where the environment names no rate (``metadata["render_fps"]``)."""
 CHECKED = 100
 """Observations of every environment that are compared with its space number by number; later ones by shape, choices and NaN."""
+PROMISED = "it must give observation, reward (a number), terminated, truncated and info, a dict, whose 'cost' is a number"
 MASK = "action_mask"
 """Key of the observation, or of ``info``, that says which choices are allowed."""
 
@@ -97,15 +98,15 @@ class GymLiving:
     def __init__(self, env: Any, name: str) -> None:
         self.env, self.name = env, name
         self.masked = has_mask(env.observation_space)
-        self.observed = Observed(name, Layout.of(env.observation_space, frozenset({MASK}) if self.masked else frozenset()))
-        self.actions = Actions.of(env.action_space)
+        self.observed = Observed(name, layout_of(env.observation_space, name))
+        self.actions = actions_of(env.action_space, name)
         self._spaces = env.observation_space, env.action_space
         self._steps = 0
 
     def reset(self, seed: int, seen: Floats, allowed: Bools) -> None:
         """Start an episode."""
         self._steps = 0
-        observation, info = self.env.reset(seed=seed)
+        observation, info = self._begin(seed)
         for now, before in zip((self.env.observation_space, self.env.action_space), self._spaces):
             if now is not before and now != before:
                 raise InvalidInput(f"{self.name} changed a space between episodes, from {before} to {now}: a policy has one for all")
@@ -115,11 +116,14 @@ class GymLiving:
     def step(self, action: Floats, seen: Floats, reward: Floats, cost: Floats, terminated: Bools, alive: Bools, allowed: Bools) -> bool:
         """One step of (1, m) physical actions; whether a clock of its own ended the episode."""
         self._steps += 1
-        observation, gained, over, cut, info = self.env.step(self.actions.value(action[0]))
-        paid = info.get("cost", 0.0)
-        reward[0], cost[0], terminated[0], alive[0] = gained, paid, over, True
-        if not math.isfinite(gained + paid):
-            raise InvalidInput(f"{self.name} gave the reward {reward[0]} and the cost {cost[0]} in step {self._steps}")
+        gave = self.env.step(self.actions.value(action[0]))
+        try:
+            observation, gained, over, cut, info = gave
+            paid = info.get("cost", 0.0)
+            terminated[0], alive[0] = over, True
+        except (TypeError, ValueError, AttributeError):
+            raise InvalidInput(f"{self.name}: step gave {_shown(gave)} in step {self._steps}: {PROMISED}") from None
+        reward[0], cost[0] = earned(gained, paid, self.name, self._steps)
         self._put(observation, info, seen, allowed)
         return bool(cut and not over)
 
@@ -127,11 +131,68 @@ class GymLiving:
         """Give back windows and simulators."""
         self.env.close()
 
+    def _begin(self, seed: int) -> tuple[Any, dict[str, Any]]:
+        gave = self.env.reset(seed=seed)
+        if not (isinstance(gave, tuple) and len(gave) == 2 and isinstance(gave[1], dict)):
+            raise InvalidInput(f"{self.name}: reset gave {_shown(gave)}: it must give the observation and info, a dict")
+        return gave
+
+    def tells_mask(self) -> bool:
+        """Whether it says which choices are allowed; an episode is begun for it, to look into its ``info``."""
+        return self.masked or MASK in self._begin(0)[1]
+
     def _put(self, observation: Any, info: Any, seen: Floats, allowed: Bools) -> None:
         self.observed.put(observation, seen[0], self._steps)
         mask = observation.get(MASK) if self.masked else info.get(MASK)
         if mask is not None:
             self.actions.mask(mask, allowed[0], self.name)
+
+
+def earned(reward: Any, cost: Any, name: str, step: int) -> tuple[float, float]:
+    """Reward and cost of a step, which may be any kind of number, as floats.
+
+    Raises:
+        InvalidInput: one is no finite number; the message names the step, counted from the episode's start.
+    """
+    if isinstance(reward, float) and isinstance(cost, float) and math.isfinite(reward + cost):
+        return reward, cost
+    found = []
+    for what, value in (("the reward", reward), ("info['cost']", cost)):
+        array = np.asarray(value)  # numpy's numbers, and arrays of one
+        if array.dtype.kind not in "biuf" or array.size != 1:
+            raise InvalidInput(f"{name}: {what} is {value!r} in step {step} of an episode: it must be one number")
+        found.append(float(array.item()))
+        if not math.isfinite(found[-1]):
+            raise InvalidInput(f"{name}: {what} is {found[-1]} in step {step} of an episode: it must be finite")
+    return found[0], found[1]
+
+
+def _shown(gave: Any) -> str:
+    """What a method gave, in a few words: the types of its parts, and small numbers as they are."""
+    if not isinstance(gave, tuple):
+        return f"one {type(gave).__name__}"
+    words = [repr(part) if isinstance(part, (bool, int, float)) or part is None else type(part).__name__ for part in gave]
+    return f"{len(gave)} values ({', '.join(words)})"
+
+
+def layout_of(space: Any, name: str) -> Layout:
+    """The layout of an observation space, without a mask in it.
+
+    Raises:
+        Unsupported: a space in it has no fixed size; the message names the environment and the path.
+    """
+    try:
+        return Layout.of(space, frozenset({MASK}) if has_mask(space) else frozenset())
+    except Unsupported as error:
+        raise Unsupported(f"{name}: of the observations, {error}") from None
+
+
+def actions_of(space: Any, name: str) -> Actions:
+    """The head that drives an action space; see ``Actions.of``, whose errors name the environment here."""
+    try:
+        return Actions.of(space)
+    except Unsupported as error:
+        raise Unsupported(f"{name}: of the actions, {error}") from None
 
 
 def has_mask(space: Any) -> bool:
@@ -225,7 +286,7 @@ def classes() -> tuple[type, ...]:
 def face_of(one: GymLiving) -> living.Face:
     """What a policy meets of it; an episode is begun, to see whether ``info`` has a mask."""
     layout, a = one.observed.layout, one.actions
-    masked = one.masked or MASK in one.env.reset(seed=0)[1]
+    masked = one.tells_mask()
     if masked and not a.sizes:
         raise Unsupported("an action mask belongs to choices, these actions are a Box")
     return living.Face(layout.names(), *layout.bounds(), a.channels, a.levels, a.head, masked=masked)

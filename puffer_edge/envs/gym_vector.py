@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs import living
-from puffer_edge.envs.actions import Actions
-from puffer_edge.envs.emulation import Layout
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.gym import MASK, has_mask, making, rate_of, short_name
+from puffer_edge.envs.gym import MASK, actions_of, has_mask, layout_of, making, rate_of, short_name
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
@@ -46,8 +44,8 @@ class VectorWorld:
         self.same_step = mode == AutoresetMode.SAME_STEP
         self.by_row = mode == AutoresetMode.DISABLED or isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
         masked = has_mask(env.single_observation_space)
-        self.layout = Layout.of(env.single_observation_space, frozenset({MASK}) if masked else frozenset())
-        self.actions = Actions.of(env.single_action_space)
+        self.layout = layout_of(env.single_observation_space, name)
+        self.actions = actions_of(env.single_action_space, name)
         rows = (self.n, 1)
         self.seen: Floats = np.zeros((*rows, self.layout.n))
         self.reward: Floats = np.zeros(rows)
@@ -100,6 +98,8 @@ class VectorWorld:
         self.reward[:, 0], self.terminated[:, 0] = reward, terminated
         self.cut[:] = cut & ~terminated
         self.cost[:, 0] = infos.get("cost", 0.0)
+        if MASK in infos:
+            raise Unsupported(f"{self.name} says in info which choices are allowed: of many rows in one object it must be in the observation")
         self.alive[:, 0] = ~dead
         self.reward[dead] = self.cost[dead] = 0.0
         self._ended = np.asarray((terminated | cut) & ~dead)
@@ -108,6 +108,10 @@ class VectorWorld:
             self._first[...] = self.seen
             for k in np.flatnonzero(self._ended):
                 self.layout.put(infos["final_obs"][k], self.seen[k, 0], self._steps)
+                self.cost[k, 0] = _final_cost(infos.get("final_info", {}), int(k))
+        if not (np.isfinite(self.reward).all() and np.isfinite(self.cost).all()):
+            row = int(np.argwhere(~np.isfinite(self.reward + self.cost))[0, 0])
+            raise InvalidInput(f"{self.name} gave row {row} the reward {self.reward[row, 0]} and the cost {self.cost[row, 0]} in step {self._steps}")
 
     def save_state(self) -> dict[str, npt.NDArray[Any]]:
         """Raises Unsupported: what many rows in one object are is not known."""
@@ -135,6 +139,12 @@ class VectorWorld:
         if self.allowed is not None:
             for row in rows:
                 self.actions.mask(observation[MASK][row], self.allowed[row, 0], self.name)
+
+
+def _final_cost(infos: Any, row: int) -> float:
+    """The cost of the step that ended a row's episode: Gymnasium's own keep arrays by name there, others a dict of each row."""
+    found = infos.get("cost", 0.0) if isinstance(infos, Mapping) else (infos[row] or {}).get("cost", 0.0)
+    return float(found[row] if np.ndim(found) else found)
 
 
 class One:

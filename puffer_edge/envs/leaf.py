@@ -100,6 +100,27 @@ class Leaf:
         kind = torch.from_numpy(np.empty(0, self.dtype)).dtype
         return here.view(kind).view(tuple(rows.shape[:-1]) + self.shape)
 
+    def pieces(self, rows: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Its values in rows (*batch, bytes), each as one thing to copy: (*batch,); of a value without numbers there is none."""
+        if not self.bytes:
+            return rows[..., :0]
+        whole: npt.NDArray[Any] = rows[..., self.offset : self.offset + self.bytes].view(self.piece)[..., 0]
+        return whole
+
+    def check_held(self, given: Any, held: npt.NDArray[Any]) -> None:
+        """See that whole numbers were written as they are: 300 would become 44 in a uint8, and 0.7 would become 0, unseen.
+
+        Raises:
+            InvalidInput: one was not; the message names the path and the index.
+        """
+        if self.dtype.kind == "f":
+            return
+        found = np.asarray(given)
+        wrong = found != held
+        if wrong.any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise InvalidInput(f"{self.where}{list(at) if at else ''} is {found[at]}, which {self.dtype} does not hold: its space is {self.space}")
+
     def write(self, values: Any, out: Floats) -> None:
         """Values (*batch, *shape) as numbers (*batch, width).
 

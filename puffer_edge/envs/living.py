@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.actions import bits
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.world import Living
-from puffer_edge.errors import InvalidInput
+from puffer_edge.envs.world import Living, raised
+from puffer_edge.errors import InvalidInput, PufferEdgeError, WorkerFailed
 from puffer_edge.spaces import OBSERVATION_LIMIT, Bools, Floats
 
 MOST = 4096
@@ -33,10 +34,12 @@ UNBOUNDED = 1e6
 MAX_STEPS = 1000
 """Of an episode, where nobody names a number."""
 
+
 Factory = Callable[[], Living]
 """Makes one environment; it can be pickled, so that another process can."""
 
 
+@lru_cache(MOST)
 def seed_of(seed: int, episode: int) -> int:
     """What ``Living.reset`` gets in an episode of a seed: 32 bits, the same in every process."""
     return int(np.random.SeedSequence([seed, episode, 0]).generate_state(1)[0])
@@ -196,8 +199,9 @@ class Instances:
         """(n, S) states of newly started episodes."""
         state, rows = np.zeros((len(draws.environment), self.state_size)), Arrays.of(self.face, 1)
         for k, episode in enumerate(draws.environment):
-            living = self.alive.popitem(last=False)[1].living if len(self.alive) >= MOST else self.factory()
-            living.reset(seed_of(draws.seed, int(episode)), rows.seen[0], rows.allowed[0])
+            living = self.alive.popitem(last=False)[1].living if len(self.alive) >= MOST else self._called("making it", self.factory)
+            where = f"reset of episode {int(episode)} of seed {draws.seed}"
+            self._called(where, living.reset, seed_of(draws.seed, int(episode)), rows.seen[0], rows.allowed[0])
             self.made += 1
             state[k, 0], state[k, 1:] = self.made, self._joined(rows)
             self.alive[self.made] = Instance(living, state[k, 1:].copy())
@@ -226,6 +230,7 @@ class Instances:
 
         Raises:
             InvalidInput: an instance was given up, or has gone on since: it cannot be put back.
+            WorkerFailed: an environment raised something.
         """
         f, n = self.face, len(state)
         following, rows = state.copy(), Arrays.of(f, 1)
@@ -240,11 +245,20 @@ class Instances:
             if held.over:
                 continue
             self._put(rows, held.last)
-            cut = rows.step(held.living, 0, action[k])
+            cut = self._called(f"step of instance {number}", rows.step, held.living, 0, action[k])
             reward[k], cost[k], over[k], alive[k] = rows.reward[0], rows.cost[0], rows.terminated[0] | cut, rows.alive[0]
             held.over = bool(over[k].all())
             held.last = following[k, 1:] = self._joined(rows)
         return (following, reward[:, 0], cost[:, 0], over[:, 0]) if f.agents == 1 else (following, reward, cost, over, alive)
+
+    def _called(self, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What it gives; whatever an environment's own code raises becomes an error that names it."""
+        try:
+            return function(*arguments)
+        except PufferEdgeError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise WorkerFailed(f"{self.name}: {where} raised {raised(error)}") from error
 
     def _joined(self, rows: Arrays) -> Floats:
         parts = (rows.seen, rows.allowed) if self.face.masked else (rows.seen,)

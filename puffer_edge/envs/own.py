@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +13,9 @@ from typing import Any
 
 from puffer_edge.envs import gym, gym_vector, zoo
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.world import raised
 from puffer_edge.errors import InvalidInput, PufferEdgeError
 
-FRAMES = 2
-"""Innermost lines of a traceback that a message repeats."""
 _LIMITS = ("max_episode_steps", "max_cycles")
 """Attributes under which environments keep the length of an episode."""
 
@@ -76,15 +74,8 @@ def called(held: Callable[[], Any], where: str) -> Any:
         return held()
     except PufferEdgeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidInput(f"{where}: making the environment raised {raised(error)}") from error
-
-
-def raised(error: BaseException) -> str:
-    """An error in a line or three: its type and text, and the innermost lines that led to it."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename and frame.filename != __file__]
-    lines = "".join(f"\n  {frame.filename}, line {frame.lineno}: {frame.line or ''}" for frame in frames[-FRAMES:])
-    return f"{type(error).__name__}: {error}{lines}"
 
 
 def episode_steps(env: Any) -> int | None:
@@ -111,7 +102,7 @@ def imported(module: str, where: str) -> Any:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise InvalidInput(f"{where}: the module was found, but it imports {error.name!r}, which is not installed") from error
         raise InvalidInput(f"{where}: there is no module {error.name!r} in {here} or among the installed packages") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidInput(f"{where}: importing the module raised {raised(error)}") from error
     finally:
         if added:

@@ -6,13 +6,18 @@ state (``Environment``), and ``Living`` environments, which go forward only: Gym
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.spaces import Bools, Floats
+
+FRAMES = 2
+"""Innermost lines of a traceback that a message repeats."""
 
 
 class Living(Protocol):
@@ -43,8 +48,23 @@ class Living(Protocol):
         ...
 
 
+def over(terminated: Bools, alive: Bools, cut: Bools) -> Bools:
+    """(N,) whose episode has ended: all agents have terminated, in a step in which one acted, or at a clock of the environment's own."""
+    ended: Bools = terminated.all(-1) & alive.any(-1) | cut  # a step in which nobody acted, as one that only resets, ends nothing
+    return ended
+
+
+def raised(error: BaseException) -> str:
+    """An error in a line or three: its type and text, and the innermost lines that led to it, outside this folder where there are such."""
+    here = str(Path(__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    theirs = [frame for frame in frames if not frame.filename.startswith(here)] or frames
+    lines = "".join(f"\n  {frame.filename}, line {frame.lineno}: {frame.line or ''}" for frame in theirs[-FRAMES:])
+    return f"{type(error).__name__}: {error}{lines}"
+
+
 class World(Protocol):
-    """N environments side by side.
+    """N environments side by side. Whoever steps them starts a row whose episode has ended before its next step.
 
     Attributes:
         seen: (N, A, n) float64 what each agent sees now: after ``step`` the true observation that followed, before any new start.

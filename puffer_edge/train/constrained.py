@@ -131,14 +131,15 @@ class Constrained(OnPolicy):
     def _learn_costs(self, rollout: Rollout | Experience) -> float:
         """Let the cost critic learn from the rollout; its mean loss."""
         c, alive, returns = self.constraint, rollout.alive, self.costs.returns
+        passes = c.cost_passes(self.settings.epochs, self.settings.minibatch)
         if not isinstance(rollout, Experience):
-            return self.cost_critic.learn(self.shown(rollout)[0][torch.from_numpy(alive)], returns[alive], c.cost_epochs, c.cost_minibatch)
+            return self.cost_critic.learn(self.shown(rollout)[0][torch.from_numpy(alive)], returns[alive], *passes)
         assert self.native is not None
         assert self.native.critic is not None
         held = rollout.arrays["inputs"], rollout.arrays["cost_value"], returns
         if not alive.all():
             held = held[0][alive], held[1][alive], returns[alive]
-        return self.native.critic.learn(*held, c.cost_epochs, c.cost_minibatch, c.cost_learning_rate, c.cost_max_grad_norm)
+        return self.native.critic.learn(*held, *passes, c.cost_learning_rate, c.cost_max_grad_norm)
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The cost critic, and what is known of costs, beside what the algorithm keeps."""

@@ -27,7 +27,20 @@ from puffer_edge.policy import Policy
 from puffer_edge.train import checkpoint, curve, learner_state, lock
 from puffer_edge.train.loop import Learner
 from puffer_edge.train.progress import Callback, Progress
-from puffer_edge.train.run import CHECKPOINTS, CURVE, FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, checkpoint_step, checkpoints_in, keep_earlier
+from puffer_edge.train.run import (
+    CHECKPOINTS,
+    CURVE,
+    FORMAT,
+    METRICS,
+    POLICY,
+    RESULT,
+    SETTINGS,
+    Run,
+    checkpoint_step,
+    checkpoints_in,
+    is_run,
+    keep_earlier,
+)
 from puffer_edge.train.sampled import Sampled
 from puffer_edge.train.settings_file import format_settings
 from puffer_edge.train.verdict import rank, verdict
@@ -80,8 +93,12 @@ class Recorder:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
             recorder._open_log(0)
-            recorder._checkpoint()
-            recorder._write_settings()  # last: what has no settings is no run yet
+            try:
+                recorder._checkpoint()
+                recorder._write_settings()  # last: what has no settings is no run yet
+            except BaseException:
+                recorder._log_file.close()
+                raise
         return recorder
 
     @staticmethod
@@ -375,10 +392,11 @@ class Recorder:
             raise
         except OSError as error:
             free = f"{shutil.disk_usage(self.folder).free / 1024:,.0f} KiB are free there" if self.folder.is_dir() else "there is no such folder"
-            raise WriteFailed(
-                f"{what} could not be written to {self.folder}: {error.strerror or error}; {free}. The run up to step {self._checkpoint_at} is "
-                f"whole: make room, then go on with 'puffer-edge train --resume {self.folder}'"
-            ) from error
+            if is_run(self.folder):
+                stands = f"The run up to step {self._checkpoint_at} is whole: make room, then go on with 'puffer-edge train --resume {self.folder}'"
+            else:
+                stands = "Nothing of the run is there yet: make room, or give another folder with --out, and train again"
+            raise WriteFailed(f"{what} could not be written to {self.folder}: {error.strerror or error}; {free}. {stands}") from error
 
 
 def _numbers(answer: Mapping[str, float], taken: Mapping[str, float]) -> dict[str, float]:

@@ -262,8 +262,26 @@ def test_gymnasiums_environments_are_checked_by_its_own_check_too(tmp_path: Path
         "print(found['step'].findings, found['gymnasium'].note)"
     )
     answer = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=_here(), capture_output=True, text=True)
-    for said in ("could not convert string to float", "file='bad_gym.py', line=15", "reward returned by `step()`"):
+    for said in ("step gave 5 values (ndarray, str, False, False, dict)", "file='bad_gym.py', line=15", "reward returned by `step()`"):
         assert said in answer.stdout, answer.stdout + answer.stderr
+
+
+def test_what_gymnasiums_check_says_comes_with_the_environments_own_line(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from puffer_edge.cli import main
+
+    pytest.importorskip("gymnasium")
+    text = BAD_GYM[: BAD_GYM.index("gymnasium.register")].replace("self, *, seed=None, options=None", "self, **more").replace("seed=seed", "**more")
+    Path(f"{module}_g.py").write_text(text.replace('"much"', "0.0"))
+    with pytest.raises(SystemExit):
+        main(["envs", "check", f"{module}_g:Bad"])
+    out = capsys.readouterr().out
+    Path(f"{module}_h.py").write_text(text.replace('"much", False, False, {}', "1.0 / 0.0, False, False, {}"))
+    with pytest.raises(SystemExit):
+        main(["envs", "check", f"{module}_h:Bad"])
+    raised, step = capsys.readouterr().out, text[: text.rindex("return np.zeros(2, np.float32), ")].count("\n") + 1
+    assert "step raised ZeroDivisionError: float division by zero\n" in raised and f"→ {module}_h.py:{step}:" in raised
+    line = text[: text.index("def reset")].count("\n") + 1
+    assert "broken gymnasium" in out and "does not provide a `seed`" in out and f"→ {module}_g.py:{line}: def reset(self, **more):" in out
 
 
 def _here() -> dict[str, str]:

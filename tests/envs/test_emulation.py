@@ -107,6 +107,35 @@ def test_what_is_written_in_place_is_there_and_arrays_that_come_again_are_copied
     assert again.bytes == layout.bytes and len(again.parts(mine)) == 3
 
 
+def test_a_value_without_numbers_takes_no_place() -> None:
+    space = spaces.Dict({"a": spaces.Box(0, 1, (2, 0), np.float32), "b": spaces.Dict({}), "c": spaces.Discrete(3), "d": spaces.Tuple([])})
+    layout, value = Layout.of(space), space.sample()
+    rows = Rows(layout, np.zeros((4, layout.bytes), np.uint8))
+    for _ in range(2):
+        rows.write({"a": np.zeros((4, 2, 0), np.float32), "b": {}, "c": np.full(4, 2), "d": ()})
+        assert rows.nested["a"].shape == (4, 2, 0) and rows.nested["b"] == {} and rows.nested["d"] == () and (rows.nested["c"] == 2).all()
+    row = np.zeros(layout.bytes, np.uint8)
+    layout.flatten(value, row)
+    assert same(layout.views(row), value) and layout.numbers(row).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (np.array([1, 300]), r"\['a'\]\[1\] is 300, which uint8 does not hold"),
+        (np.array([-1, 2]), r"\['a'\]\[0\] is -1, which uint8 does not hold"),
+        (np.array([0.0, 0.7]), r"\['a'\]\[1\] is 0.7, which uint8 does not hold"),
+    ],
+)
+def test_numbers_that_a_type_does_not_hold_are_refused(given: Any, match: str) -> None:
+    layout = Layout.of(spaces.Dict({"a": spaces.Box(0, 255, (2,), np.uint8), "b": spaces.Box(-1, 1, (1,), np.float32)}))
+    rows = Rows(layout, np.zeros(layout.bytes, np.uint8))
+    with pytest.raises(InvalidInput, match=match):
+        rows.write({"a": given, "b": np.array([0.1])})
+    rows.write({"a": np.array([7.0, 255.0]), "b": np.array([0.1])})  # whole numbers of another type are the same numbers; floats are rounded
+    assert rows.nested["a"].tolist() == [7, 255] and rows.nested["b"][0] == np.float32(0.1)
+
+
 def test_torch_sees_the_same_memory() -> None:
     torch = pytest.importorskip("torch")
     space = spaces.Dict({"a": spaces.Box(-1, 1, (2, 3), np.float32), "b": spaces.Tuple([spaces.Discrete(5), spaces.MultiBinary(3)])})

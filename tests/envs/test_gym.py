@@ -15,7 +15,7 @@ from puffer_edge.envs import gym
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.living import seed_of
-from puffer_edge.errors import DoesNotFit, InvalidInput, MissingExtra
+from puffer_edge.errors import DoesNotFit, InvalidInput, MissingExtra, Unsupported, WorkerFailed
 from puffer_edge.integer.image import Image
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -158,8 +158,64 @@ def test_what_is_checked_always(monkeypatch: pytest.MonkeyPatch) -> None:
             stepped(environment, late)
     monkeypatch.setattr(games.Faulty, "fault", None)
     monkeypatch.setattr(games.Faulty, "reward", float("nan"))
-    with pytest.raises(InvalidInput, match=f"gave the reward nan and the cost 0.0 in step {late}"):
+    with pytest.raises(InvalidInput, match=f"the reward is nan in step {late} of an episode: it must be finite"):
         stepped(environment, late)
+
+
+@pytest.mark.parametrize(("cost", "words"), [("much", "one number"), (None, "one number"), ([1.0, 2.0], "one number"), (float("nan"), "finite")])
+def test_a_cost_that_is_no_number_is_named(cost: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games.Faulty, "cost", cost)
+    with pytest.raises(InvalidInput, match=rf"info\['cost'\] is .* in step 3 of an episode: it must be {words}"):
+        stepped(envs.load(FAULTY), 3)
+
+
+@pytest.mark.parametrize("cost", [True, 2, np.float32(2.0), np.array([2.0])])
+def test_a_cost_may_be_any_kind_of_number(cost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games.Faulty, "cost", cost)
+    assert stepped(envs.load(FAULTY), 3)[2].tolist() == [float(np.asarray(cost).item())]
+
+
+@pytest.mark.parametrize(
+    ("gave", "match"),
+    [
+        ((1.0, False, {}), r"Faulty: step gave 4 values \(.*, 1.0, False, dict\) in step 1: it must give observation, reward"),
+        ((None, False, False, {}), r"the reward is None in step 1 of an episode: it must be one number"),
+        ((np.ones(2), False, False, {}), r"the reward is array\(\[1., 1.\]\) in step 1"),
+        ((1.0, False, False, None), r"5 values \(.*, 1.0, False, False, None\)"),
+    ],
+)
+def test_what_a_step_gave_wrong_is_said(gave: Any, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = envs.load(FAULTY)
+    right = games.Faulty.step
+    monkeypatch.setattr(games.Faulty, "step", lambda self, action: (right(self, action)[0], *gave))
+    with pytest.raises(InvalidInput, match=match):
+        stepped(environment, 1)
+
+
+def test_what_raises_in_an_evaluation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = envs.load(FAULTY)
+
+    def leaves(self: Any, *_: Any, **__: Any) -> Any:
+        raise SystemExit
+
+    monkeypatch.setattr(games.Faulty, "step", leaves)
+    with pytest.raises(WorkerFailed, match=r"games:Faulty: step of instance 1 raised SystemExit: \n  .*test_gym.py, line \d+: raise SystemExit"):
+        stepped(environment, 1)
+    monkeypatch.setattr(games.Faulty, "reset", leaves)
+    with pytest.raises(WorkerFailed, match="games:Faulty: reset of episode 0 of seed 0 raised SystemExit"):
+        stepped(environment, 1)
+
+
+def test_a_reset_of_the_old_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games.Faulty, "reset", lambda self, seed=None, options=None: np.zeros(6))
+    with pytest.raises(InvalidInput, match="games:Faulty: reset gave one ndarray: it must give the observation and info"):
+        envs.load(FAULTY)
+    monkeypatch.setattr(games.Faulty, "reset", lambda self: (np.zeros(6), {}))
+    with pytest.raises(InvalidInput, match=r"games:Faulty: making the environment raised TypeError: .*unexpected keyword argument 'seed'"):
+        envs.load(FAULTY)
+    monkeypatch.setattr(games.Faulty, "observation_space", gymnasium.spaces.Dict({"a": gymnasium.spaces.Text(5)}))
+    with pytest.raises(Unsupported, match=r"games:Faulty: of the observations, \['a'\] is Text, which has no fixed size"):
+        envs.load(FAULTY)
 
 
 def test_a_space_that_changes_between_episodes_is_named() -> None:

@@ -52,7 +52,7 @@ def rollout(world: VectorWorld) -> dict[int, list[tuple[Any, ...]]]:
     for _ in range(STEPS):
         world.step(np.full((ROWS, 1, 1), 6.0))
         for k in np.flatnonzero(world.alive[:, 0]):
-            row = (world.seen[k, 0].tolist(), world.reward[k, 0], bool(world.terminated[k, 0]), bool(world.cut[k]))
+            row = (world.seen[k, 0].tolist(), world.reward[k, 0], bool(world.terminated[k, 0]), bool(world.cut[k]), world.cost[k, 0])
             happened.setdefault(int(episode[k]), []).append(row)
         over = np.flatnonzero(world.terminated[:, 0] | world.cut)
         assert not world.reward[~world.alive].any() and not world.terminated[~world.alive].any()
@@ -73,7 +73,7 @@ def alone(episode: int) -> list[tuple[Any, ...]]:
     rows, cut = [], False
     while not cut:
         cut = one.step(np.full((1, 1), 6.0), seen, reward, cost, terminated, alive, allowed)
-        rows.append((seen[0].tolist(), reward[0], bool(terminated[0]), cut))
+        rows.append((seen[0].tolist(), reward[0], bool(terminated[0]), cut, cost[0]))
     return rows
 
 
@@ -85,6 +85,7 @@ def test_every_mode_gives_the_episodes_of_one_alone(mode: AutoresetMode) -> None
     assert world.allowed is not None and sorted(happened) == list(range(9))
     for episode in range(6):
         assert happened[episode] == alone(episode), f"{mode}, episode {episode}"
+    assert any(rows[-1][4] for rows in happened.values() if rows[-1][3]), "the step that ends an episode costs something too"
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
@@ -137,4 +138,22 @@ def test_nan_is_named() -> None:
     world = VectorWorld(Broken(ROWS), "mine")
     world.start(np.arange(ROWS), 0, np.arange(ROWS))
     with pytest.raises(InvalidInput, match="mine: arm_position_0 of row 1 is nan in step 1"):
+        world.step(np.full((ROWS, 1, 1), 6.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "match"), [("reward", "gave row 1 the reward nan"), ("cost", "gave row 1 the reward .* and the cost nan"), ("mask", "in info which")]
+)
+def test_what_a_step_of_many_rows_gave_wrong_is_named(name: str, match: str) -> None:
+    class Broken(Itself):
+        def step(self, action: Any) -> Any:
+            seen, reward, over, cut, infos = super().step(action)
+            if name == "mask":
+                return seen, reward, over, cut, {**infos, "action_mask": np.ones((ROWS, 3))}
+            (reward if name == "reward" else infos["cost"])[1] = np.nan
+            return seen, reward, over, cut, infos
+
+    world = VectorWorld(Broken(ROWS), "mine")
+    world.start(np.arange(ROWS), 0, np.arange(ROWS))
+    with pytest.raises((InvalidInput, Unsupported), match=match):
         world.step(np.full((ROWS, 1, 1), 6.0))

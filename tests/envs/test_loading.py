@@ -118,6 +118,9 @@ def test_what_is_wrong_with_the_module_is_said(module: str, tmp_path: Path) -> N
     (tmp_path / f"{module}_c.py").write_text("1 / 0")
     with pytest.raises(InvalidInput, match="importing the module raised ZeroDivisionError: division by zero"):
         envs.load(f"{module}_c:MINE")
+    (tmp_path / f"{module}_d.py").write_text("raise SystemExit(0)")
+    with pytest.raises(InvalidInput, match="importing the module raised SystemExit: 0"):
+        envs.load(f"{module}_d:MINE")
 
 
 def test_importing_and_making_raise_with_their_own_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from puffer_edge.train.algorithms.ppo_lagrangian import PPOLagrangian
 from puffer_edge.train.constraint import AdamMultiplier, PIDLagrangianSettings, PIDMultiplier, PPOLagrangianSettings
 from puffer_edge.train.native import why_not
 from puffer_edge.train.native.learner import Experience
+from puffer_edge.train.trust_region_settings import CPOSettings, TRPOLagrangianSettings
 from puffer_edge.train.verdict import rank, verdict
 from tests.train.test_agents import MULTI, haunted
 
@@ -163,6 +164,30 @@ def test_the_native_critic_learns_as_torchs_does(monkeypatch: pytest.MonkeyPatch
     assert native.critic.learn(x, np.zeros(256, np.float32), y, 4, 60, 1e-3, 0.5) == pytest.approx(loss, rel=1e-4)
     assert torch.linalg.norm(learner.cost_critic.flat - other.cost_critic.flat) < 2e-3 * torch.linalg.norm(other.cost_critic.flat)
     assert torch.linalg.norm(before - other.cost_critic.flat) > 0.01 * torch.linalg.norm(before)
+
+
+def test_the_cost_critics_passes_follow_those_of_ppo() -> None:
+    for kind in (PPOLagrangianSettings, PIDLagrangianSettings):
+        for given, wanted in (({}, (5, 256)), ({"epochs": 4, "minibatch": 1024}, (2, 1024)), ({"epochs": 3, "cost_minibatch": 60}, (2, 60))):
+            s = kind(cost_limit=1, **given)
+            assert s.cost_passes(s.epochs, s.minibatch) == wanted
+        assert kind.from_dict(kind(cost_limit=1, cost_epochs=7).to_dict()).cost_passes(4, 8) == (7, 8)
+    for own in (TRPOLagrangianSettings(cost_limit=1, epochs=3), CPOSettings(cost_limit=1, epochs=3)):
+        assert own.cost_passes(own.epochs, own.minibatch) == (5, 256)
+    with pytest.raises(InvalidInput, match="cost_epochs must be a whole number of at least 1, or None to follow epochs, not 0"):
+        PPOLagrangianSettings(cost_limit=1, cost_epochs=0)
+
+
+@ENGINES
+def test_what_a_cost_critic_follows_by_itself_is_what_can_be_said(engine: str) -> None:
+    """Said or followed, the bits of the cost critic are the same, and those of other passes are not."""
+    followed, said, other = (
+        lagrangian(engine=engine, epochs=3, minibatch=64, **own) for own in ({}, {"cost_epochs": 2, "cost_minibatch": 64}, {"cost_epochs": 1})
+    )
+    for learner in (followed, said, other):
+        learner.learn(1024)
+    assert torch.equal(followed.cost_critic.flat, said.cost_critic.flat)
+    assert not torch.equal(followed.cost_critic.flat, other.cost_critic.flat)
 
 
 def test_a_limit_must_be_given_and_be_one() -> None:

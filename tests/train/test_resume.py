@@ -234,6 +234,16 @@ def test_a_run_whose_files_are_missing_cannot_be_gone_on_with(tmp_path: Path) ->
         resume(tmp_path)
 
 
+def test_a_disk_that_is_full_from_the_start_is_not_said_to_hold_a_run(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(WriteFailed, match=r"could not be written to .* Nothing of the run is there yet: make room, or give another folder"):
+            train("cartpole", out=tmp_path / "full", settings=SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.mark.parametrize("room", [0, 3000])
 def test_a_disk_that_fills_up_is_named_and_the_run_before_it_stays(room: int, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: the system itself refuses the write, in its middle."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from puffer_edge.envs import native
-from puffer_edge.envs.checking.places import of_error
+from puffer_edge.envs.checking.places import Place, of_error
 from puffer_edge.envs.checking.scalar_rules import compiled, compiled_masks, plain_observe, plain_reset, plain_step
 from puffer_edge.envs.checking.subject import EPISODES, RANDOM, ROWS, Finding, Findings, Rule, Subject, at_fault, wrong_array
 from puffer_edge.errors import PufferEdgeError
@@ -127,8 +127,17 @@ def gymnasiums(s: Subject) -> Findings:
         try:
             check_env(s.instance, skip_render_check=True)
         except Exception as error:  # its assertions, and whatever the environment raises
-            yield Finding(f"{type(error).__name__}: {_plain(str(error))}", of_error(error))
+            yield Finding(f"{type(error).__name__}: {_plain(str(error))}", _place(s, error))
     s.notes["gymnasium"] = "; ".join(dict.fromkeys(_plain(str(warning.message)) for warning in met))
+
+
+def _place(s: Subject, error: Exception) -> Place | None:
+    """The line of the environment that Gymnasium's check complains of: what it says, not where in its own text it says it."""
+    place, text = of_error(error), str(error)
+    if place is not None and not place.file.endswith(("env_checker.py", "env_match.py", "data_equivalence.py")):
+        return place
+    part = "reset" if "reset" in text else "step"
+    return s.source.function(part) if "argument" in text else s.source.returned(part)
 
 
 def _plain(text: str) -> str:

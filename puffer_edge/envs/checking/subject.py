@@ -12,7 +12,7 @@ import numpy as np
 from puffer_edge.envs import gym
 from puffer_edge.envs.checking.places import Place, Source, of_error, of_function
 from puffer_edge.envs.environment import Environment
-from puffer_edge.errors import PufferEdgeError
+from puffer_edge.errors import PufferEdgeError, WorkerFailed
 from puffer_edge.spaces import Bools, Floats
 
 ROWS = 32
@@ -156,7 +156,8 @@ class Walk:
         """What a function gives; None where it raised, which is noted."""
         try:
             return function(*arguments)
-        except Exception as error:  # whatever a function of somebody's own raises
+        except Exception as raised:  # whatever a function of somebody's own raises
+            error = raised.__cause__ or raised if isinstance(raised, WorkerFailed) else raised
             self._note(part, "raised", f"{part} raised {type(error).__name__}: {error}", of_error(error) or self._subject.source.returned(part))
             return None
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Shape:
         """Numbers of log_std."""
         return len(self.sizes) if self.kind == "gaussian" else 0
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Numbers of the flat buffer: weight and bias of each layer of each network, in torch's order, then log_std."""
         return sum(a * b + b for widths in self.networks for a, b in itertools.pairwise(widths)) + self.spread

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,8 @@ FOLLOWED = 30
 """Steps that are compared each time."""
 PROOF_S = 5.0
 """After so long it is not tried again; the first three times always are."""
+START_S = 30.0
+"""So long a process of its own may take to start."""
 
 
 def pack(rows: Rows, states: list[bytes]) -> dict[str, npt.NDArray[Any]]:
@@ -51,10 +57,12 @@ class Saving:
 
     Args:
         environment: the task, which lives.
+        apart_s: try it in a process of its own, which may take so many seconds beside those of the proof: an environment that hangs, or ends
+            its process, then does so there. None: in this one.
     """
 
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
+    def __init__(self, environment: Environment, apart_s: float | None = None) -> None:
+        self.environment, self.apart_s = environment, apart_s
         self._doubt: str | None = None
 
     def check(self) -> None:
@@ -64,13 +72,57 @@ class Saving:
             Unsupported: it does not, or cannot be saved; the message says why.
         """
         if self._doubt is None:
-            try:
-                _prove(self.environment)
-                self._doubt = ""
-            except Unsupported as error:
-                self._doubt = f"{self.environment.name} cannot be saved: {error}"
+            doubt = self._tried()
+            self._doubt = f"{self.environment.name} cannot be saved: {doubt}" if doubt else ""
         if self._doubt:
             raise Unsupported(self._doubt)
+
+    def _tried(self) -> str:
+        """Why it cannot be saved; empty where it can."""
+        e = self.environment
+        assert e.living is not None
+        given = e.living, Face.of(e.contract, e.agents, e.allowed is not None), Sizes.of(e, 1)
+        return _doubt(*given) if self.apart_s is None else _apart(given, PROOF_S + self.apart_s)
+
+
+def _doubt(living: Callable[[], Living], face: Face, sizes: Sizes) -> str:
+    """Why an environment cannot be saved; empty where it can."""
+    try:
+        _prove(living, face, sizes)
+    except Unsupported as error:
+        return str(error)
+    except (Exception, SystemExit) as error:  # the training goes on without
+        return f"while it was tried, the environment raised {type(error).__name__}: {error}"
+    return ""
+
+
+def _apart(given: tuple[Callable[[], Living], Face, Sizes], most_s: float) -> str:
+    """What ``_doubt`` says in a process of its own, or how that ended."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(*given, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if mine.poll(START_S):
+            mine.recv_bytes()  # it runs
+        if not mine.poll(most_s):
+            return f"while it was tried, the environment did not answer for {most_s:g} s"
+        return mine.recv_bytes().decode()
+    except (EOFError, OSError):
+        process.join(1.0)
+        return f"while it was tried, its process ended with exit code {process.exitcode}"
+    finally:
+        mine.close()
+        process.kill()
+        process.join()
+
+
+def _answer(living: Callable[[], Living], face: Face, sizes: Sizes, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    pipe.send_bytes(b"")
+    pipe.send_bytes(_doubt(living, face, sizes).encode())
+    os._exit(0)  # no exit handler of a library may hang it
 
 
 @dataclass(eq=False)
@@ -99,19 +151,17 @@ class Twin:
         return shown | {"state": snapshot.take(self.living)} if state else shown
 
 
-def _prove(environment: Environment) -> None:
+def _prove(living: Callable[[], Living], face: Face, sizes: Sizes) -> None:
     """Put one environment into the states of another, and step both.
 
     Raises:
         Unsupported: they do not go on alike.
     """
-    assert environment.living is not None
-    face = Face.of(environment.contract, environment.agents, environment.allowed is not None)
-    sizes, rng, until = Sizes.of(environment, 1), np.random.default_rng(0), time.monotonic() + PROOF_S
+    rng, until = np.random.default_rng(0), time.monotonic() + PROOF_S
     twins: list[Twin] = []
     try:
         for _ in range(2):
-            twins.append(Twin(environment.living(), Rows.place(sizes)))
+            twins.append(Twin(living(), Rows.place(sizes)))
             twins[-1].rows.clear()
         first, second = twins
         first.start(1)
@@ -131,10 +181,6 @@ def _prove(environment: Environment) -> None:
                 first.step(action)
                 second.step(action)
                 _compare(first, second, f"{k + 1} steps after it was put back", k == FOLLOWED - 1)
-    except Unsupported:
-        raise
-    except Exception as error:  # the training goes on without
-        raise Unsupported(f"while it was tried, the environment raised {type(error).__name__}: {error}") from None
     finally:
         for twin in twins:
             twin.living.close()

@@ -68,6 +68,8 @@ def test_a_loss_text_gives_the_modules_the_same_gradients(name: str, shared: boo
         net.zero_grad()
         net.kernels = Engine(shape_of(contract, settings), 2, variant, folder)
         policy, value = net(x)
+        with torch.inference_mode():
+            assert torch.equal(net(x)[1], value)
         loss(policy.logits if isinstance(policy, Categorical) else policy.mean, value).backward()
         for key, p in net.named_parameters():
             assert p.grad is not None

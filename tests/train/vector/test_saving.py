@@ -24,9 +24,11 @@ from puffer_edge.train.algorithms.ppo import PPO  # noqa: E402
 from puffer_edge.train.algorithms.sac import SAC  # noqa: E402
 from puffer_edge.train.sac_settings import SACSettings  # noqa: E402
 from puffer_edge.train.settings import PPOSettings  # noqa: E402
+from puffer_edge.train.vector import saving  # noqa: E402
 from puffer_edge.train.vector.processes import Processes  # noqa: E402
 from puffer_edge.train.vector.saving import Saving  # noqa: E402
 from puffer_edge.train.vector.serial import Serial  # noqa: E402
+from tests.train.vector.counters import counting  # noqa: E402
 from tests.train.vector.keepers import Keeper, keeping  # noqa: E402
 
 
@@ -174,3 +176,25 @@ def test_what_cannot_be_saved_goes_on_and_says_why(tmp_path: Path) -> None:
     train(keeping("lock"), out=tmp_path / "run", settings=settings, progress=lambda p: p.steps < 128)
     (resumed,) = resume(tmp_path / "run", environment=keeping("lock")).result["resumed"]
     assert not resumed["exact"] and resumed["because"][0].startswith("counter cannot be saved: .gate['inner'][0] is of type _thread.lock")
+
+
+@pytest.mark.parametrize(
+    ("fault", "doubt"), [("hang", "did not answer for"), ("die", "its process ended with exit code -9"), ("exit", "raised SystemExit: 3"), ("", "")]
+)
+def test_what_hangs_or_ends_its_process_while_it_is_tried_does_so_elsewhere(fault: str, doubt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "PROOF_S", 1.0)
+    saver = Saving(counting(fault, 5), apart_s=0.5)
+    if not doubt:
+        saver.check()
+        return
+    with pytest.raises(Unsupported, match=f"counter cannot be saved: while it was tried, .*{doubt}"):
+        saver.check()
+
+
+def test_an_environment_that_exits_ends_no_training_unsaid() -> None:
+    with pytest.raises(Unsupported, match="raised SystemExit: 3"):
+        Saving(counting("exit", 5)).check()
+    learner = PPO(counting("exit", 5), small("serial"))
+    with pytest.raises(WorkerFailed, match=r"counter \(row 0, seed \d+, step 5\) raised SystemExit: 3"):
+        learner.learn(512)
+    learner.close()
