@@ -12,6 +12,9 @@ from rich.table import Table
 from puffer_edge.commands.console import OUT, SIDE, WIDE, Flag, Folder, progress_bar, show_result
 from puffer_edge.train.distillation.settings import DistilSettings
 
+LITTLE = 0.9
+"""Share of the return below which a student is no good likeness."""
+
 
 def distil(
     run: Folder,
@@ -50,7 +53,10 @@ def distil(
         json: print the result as JSON.
     """
     from puffer_edge import train as verbs
+    from puffer_edge.train.distillation.distil import cautions, teacher_of
 
+    for words in cautions(teacher_of(run)[1]):
+        SIDE.print(words, style="yellow")
     with progress_bar("distilling") as advance:
         found = verbs.distil(
             run, target, macs=macs, kib=kib, us=us, seed=seed, episodes=episodes, out=out, shield=shield, settings=values, progress=advance
@@ -91,6 +97,11 @@ def _show(result: dict[str, Any]) -> None:
         f"took {shape} in {taken['profile']}: keeps {taken['return_kept']:.1%} of the teacher's float return on {result['episodes']} other episodes"
         f" ({taken['integer']['return']:.1f} of {taken['teacher_float']['return']:.1f})"
     )
+    if taken["return_kept"] < LITTLE:
+        OUT.print(
+            "  that is little: more --rounds or --students may find a better one; the picture says what more budget would keep",
+            style="yellow",
+        )
     OUT.print(f"  saved in {result['run']}, with the table and a picture, pareto.svg")
     name = budget["target"] or "rp2040"
     bundle = f"build/{result['environment']}-{name}".replace(":", "-")

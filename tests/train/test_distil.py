@@ -31,7 +31,7 @@ from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Head, Layer, Normalizer, Policy, Recurrent
 from puffer_edge.train import DistilSettings, Run, distil, resume, train
 from puffer_edge.train.distillation import finished, ladder, table
-from puffer_edge.train.distillation.distil import PICTURE, digest
+from puffer_edge.train.distillation.distil import PICTURE, cautions, digest
 from puffer_edge.train.distillation.student import Student
 from tests import samples
 
@@ -367,3 +367,25 @@ def test_a_full_disk_leaves_what_is_finished(teacher: Policy, tmp_path: Path, mo
         distil(teacher, out=tmp_path / "run", **asked)
     monkeypatch.undo()
     assert distil(teacher, out=tmp_path / "run", **asked).result["distillation"]["students"]["finished_before"] == 1
+
+
+def test_what_a_student_cannot_learn_of_a_teacher_is_said(teacher: Policy, tmp_path: Path) -> None:
+    env, rng = envs.load("cartpole"), np.random.default_rng(0)
+    cell = Recurrent("gru", rng.normal(0, 1, (12, 4)), rng.normal(0, 1, (12, 4)), rng.normal(0, 1, 12), rng.normal(0, 1, 12))
+    layers = cell, Layer(rng.normal(0, 1, (2, 4)), np.zeros(2), "none")
+    recurrent = Policy(
+        env.contract, layers, Normalizer(np.zeros(4), np.ones(4)), Head("discrete", np.ones(1), np.zeros(1)), {"environment": "cartpole"}
+    )
+    assert cautions(teacher) == []
+    (words,) = cautions(recurrent)
+    assert "remembers 4 numbers" in words and "can only guess" in words
+    whole = dataclasses.replace(teacher, origin=teacher.origin | {"integers": {"profile": "int4", "digest": ""}})
+    assert "trained in the integers of int4" in cautions(whole)[0]
+    settings = dataclasses.replace(SHORT, students=1, rounds=1, profiles=("int8",))
+    assert distil(recurrent, macs=20, episodes=2, out=tmp_path / "run", settings=settings).result["distillation"]["cautions"] == [words]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_trained(teacher: Policy, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteFailed, match=r"cannot be written to.*another folder with --out"):
+        distil(teacher, macs=20, episodes=2, out=tmp_path / "file", settings=SHORT, progress=stopping("", RuntimeError()))

@@ -104,7 +104,7 @@ def distil(
     limits = Budget(targets.load(target) if isinstance(target, str) else target, macs, kib, us)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 or not 1 <= episodes <= MAX_EPISODES:
         raise InvalidInput(f"the seed is not negative and episodes lie in 1 … {MAX_EPISODES:,}, not {seed!r} and {episodes!r}")
-    where, policy = _teacher(teacher)
+    where, policy = teacher_of(teacher)
     task = _task(policy, environment, where).under(policy.contract)
     folder = Path(out) if out is not None else Path("runs") / f"{task.name}-distil-{seed}".replace(":", "-")
     if (folder / POLICY).exists() and not is_run(folder):
@@ -122,9 +122,11 @@ def distil(
     finished = Finished(folder, job.question())
     if is_run(folder) and not (len(finished) and Run.load(folder).result["status"] == "interrupted"):
         keep_earlier(folder)
+    finished.open()
     with one_thread():
         interrupted = job.train(fitting, Student, finished, progress or (lambda done, total, note: None))
     if not job.rows:
+        finished.clear()
         raise KeyboardInterrupt
     run = _write(job, folder, where, interrupted)
     if not interrupted:
@@ -254,7 +256,7 @@ class _Job:
         return closed_loop.calibration(self.environment, policy, self.shield)
 
 
-def _teacher(teacher: Policy | Run | str | os.PathLike[str]) -> tuple[str, Policy]:
+def teacher_of(teacher: Policy | Run | str | os.PathLike[str]) -> tuple[str, Policy]:
     """Where it is from, empty for a policy in memory, and the policy."""
     if isinstance(teacher, Policy):
         return "", teacher
@@ -262,6 +264,18 @@ def _teacher(teacher: Policy | Run | str | os.PathLike[str]) -> tuple[str, Polic
         return os.fspath(teacher.path), teacher.policy
     path = Path(teacher)
     return os.fspath(path), Policy.load(path / POLICY if path.is_dir() else path)
+
+
+def cautions(teacher: Policy) -> list[str]:
+    """What of this teacher no student can learn, in words; mostly nothing."""
+    said = []
+    if teacher.memory:
+        said.append(
+            f"the teacher remembers {teacher.memory} numbers from step to step, a student nothing: what is known from the past it can only guess"
+        )
+    if trained := teacher.origin.get("integers"):
+        said.append(f"the teacher was trained in the integers of {trained['profile']}: what teaches is its float weights, which may do otherwise")
+    return said
 
 
 def _task(policy: Policy, environment: Environment | None, where: str) -> Environment:
@@ -285,6 +299,7 @@ def _write(job: _Job, folder: Path, where: str, interrupted: bool) -> Run:
         "episodes": job.episodes,
         "seed": job.choosing,
         "students": {"finished_before": job.before, "missing": [list(hidden) for hidden in job.missing]},
+        "cautions": cautions(job.teacher),
         "table": [row.summary() | {"front": row in first, "taken": row is taken} for row in rows],
         "taken": {"hidden": list(taken.hidden), "profile": taken.profile, **taken.need.summary(), **_reported(job, policy, taken.profile)},
     }

@@ -49,6 +49,17 @@ class Finished:
     def __init__(self, run: Path, question: str) -> None:
         self.run, self.folder = run, run / FOLDER / question[:16]
 
+    def open(self) -> None:
+        """Make the folder: what cannot be written to is said before anything is trained.
+
+        Raises:
+            WriteFailed: it cannot.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteFailed(f"{self.run} cannot be written to: {error.strerror or error}; give another folder with --out") from error
+
     def __len__(self) -> int:
         return len(list(self.folder.glob("*.json")))
 
@@ -81,10 +92,11 @@ class Finished:
             ) from error
 
     def clear(self) -> None:
-        """Remove them: the run is whole."""
+        """Remove them: the run is whole, or there are none."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.folder.parent.rmdir()  # unless another question's are there
+        with contextlib.suppress(OSError):  # unless something else is there
+            self.folder.parent.rmdir()
+            self.run.rmdir()
 
 
 def _row(policy: Policy, data: Mapping[str, Any]) -> Row:
