@@ -1,11 +1,12 @@
 """What int4 costs a policy, and what training in its integers gives back: float, put into integers afterwards, and trained on in them.
 
     python benchmarks/qat.py --tasks furuta:64:150000 --name qat_furuta
-    python benchmarks/qat.py [--seeds 5] [--first 1] [--tasks cartpole:4:50000] [--profile int4] [--rate 3e-4] [--name qat]
+    python benchmarks/qat.py --algorithm sac --tasks swingup:16:10000 --seeds 3 --name qat_sac
+    python benchmarks/qat.py [--seeds 5] [--first 1] [--tasks cartpole:4:50000] [--algorithm ppo] [--profile int4] [--rate 3e-4] [--name qat]
 
-Of every seed one policy is trained in float by the environment's preset (two hidden layers of the width that the task names). It is put
-into integers as ``export`` does it. Then it is trained on, for as many steps as the task names, in two ways; the preset's settings but for the
-learning rate:
+Of every seed one policy is trained in float by the environment's preset (two hidden layers of the width that the task names; SAC's critics
+have two of 64). It is put into integers as ``export`` does it. Then it is trained on, for as many steps as the task names, in two ways; the
+preset's settings but for the learning rate:
 
 - in float, as a control. The policy kept is the one whose integers, made afterwards, do best in the evaluations of the training: more training
   and the choice among its evaluations is what the other way has too;
@@ -31,22 +32,23 @@ from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.reference import InFloat, Proposer
 from puffer_edge.policy import Policy
 from puffer_edge.train import Run, checkpoint, iqm, settings_for, train
-from puffer_edge.train.algorithms.ppo import PPO
+from puffer_edge.train.loop import Learner
 from puffer_edge.train.recording import Recorder
+from puffer_edge.train.run import learner_of
 from puffer_edge.train.settings import Settings
 
 EPISODES = 100
 WAYS = ("float", "integers afterwards", "float on, integers afterwards", "qat")
 
 
-class Afterwards(PPO):
-    """PPO in float that is evaluated, and so kept, as the integers that would be made of it afterwards."""
+def afterwards(kind: type[Learner], made_with: tuple[Any, Any, str]) -> type[Learner]:
+    """An algorithm in float that is evaluated, and so kept, as the integers that would be made of it afterwards."""
 
-    made_with: tuple[Any, Any, str]
+    class Afterwards(kind):  # type: ignore[valid-type, misc]
+        def proposer(self, policy: Policy) -> Proposer:
+            return quantize(policy, *made_with)
 
-    def proposer(self, policy: Policy) -> Proposer:
-        observations, starts, profile = self.made_with
-        return quantize(policy, observations, starts, profile)
+    return Afterwards
 
 
 def returns(run: Path, profile: str | None) -> float:
@@ -59,18 +61,20 @@ def returns(run: Path, profile: str | None) -> float:
 def trained_on(run: Run, settings: Settings, out: Path, profile: str) -> Path:
     """A run gone on with in float, kept by its integers."""
     task = task_of(run.path)
-    learner = Afterwards(task.environment, settings, seed=run.settings["seed"])
-    learner.made_with = task.observations, task.starts, profile
+    kind = afterwards(learner_of(run.settings["algorithm"]), (task.observations, task.starts, profile))
+    learner = kind(task.environment, settings, seed=run.settings["seed"])
+    learner.fine_tuned = {"run": run.path.name, "step": run.result["kept_step"]}
     checkpoint.take_over(learner, run.path / "checkpoints" / f"step-{run.result['kept_step']:012}.safetensors")
     return Recorder.begin(out, learner).run().path
 
 
-def measure(environment: str, width: int, profile: str, steps: int, rate: float, seed: int, folder: Path) -> dict[str, float]:
+def measure(algorithm: str, environment: str, width: int, profile: str, steps: int, rate: float, seed: int, folder: Path) -> dict[str, float]:
     """Return by way."""
-    settings = settings_for(environment, changes={"hidden": [width, width], "evaluations": 5})
-    run = train(environment, seed=seed, out=folder / "float", settings=settings)
-    further = replace(settings, steps=steps, learning_rate=rate)
-    fine = train(environment, seed=seed, out=folder / "qat", settings=replace(further, qat=profile), fine_tune=run.path)
+    critics = {"critic_hidden": [64, 64]} if algorithm == "sac" else {}
+    settings = settings_for(environment, None, algorithm, {"hidden": [width, width], "evaluations": 5, **critics})
+    run = train(environment, algorithm, seed=seed, out=folder / "float", settings=settings)
+    further = replace(settings, steps=steps, learning_rate=rate, engine="torch" if algorithm == "sac" else "auto")
+    fine = train(environment, algorithm, seed=seed, out=folder / "qat", settings=replace(further, qat=profile), fine_tune=run.path)
     control = trained_on(run, further, folder / "on", profile)
     return dict(zip(WAYS, (returns(run.path, None), *(returns(path, profile) for path in (run.path, control, fine.path)))))
 
@@ -87,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--tasks", nargs="+", default=["cartpole:4:50000", "pendulum:6:60000"])
+    parser.add_argument("--algorithm", default="ppo")
     parser.add_argument("--profile", default="int4")
     parser.add_argument("--rate", type=float, default=3e-4, help="learning rate of both ways of training on")
     parser.add_argument("--name", default="qat", help="of the file of results")
@@ -97,7 +102,7 @@ def main() -> None:
         found, before = [], rows
         for seed in range(options.first, options.first + options.seeds):
             with tempfile.TemporaryDirectory() as folder:
-                found.append(measure(environment, width, options.profile, steps, options.rate, seed, Path(folder)))
+                found.append(measure(options.algorithm, environment, width, options.profile, steps, options.rate, seed, Path(folder)))
             print(task, seed, {way: round(score, 1) for way, score in found[-1].items()}, flush=True)
             rows = before + [summary(environment, width, way, [one[way] for one in found]) for way in WAYS]
             save(options.name, settings=vars(options) | {"episodes": EPISODES}, rows=rows)  # after each: they take long

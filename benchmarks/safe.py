@@ -48,7 +48,7 @@ def row(run: Run, limit: float) -> dict[str, Any]:
     }
 
 
-def limits(name: str) -> tuple[float, int]:
+def limit_of(name: str) -> tuple[float, int]:
     """The limit of an environment, and its steps, as the preset of PPO-Lagrangian says them, or ``STEPS``."""
     settings = preset(name, "ppo-lagrangian")
     limit = getattr(settings, "cost_limit")  # noqa: B009  of its class, which ``preset`` does not tell
@@ -57,7 +57,7 @@ def limits(name: str) -> tuple[float, int]:
 
 def environment_rows(name: str, algorithms: list[str], seeds: int) -> list[dict[str, Any]]:
     """Train on one environment; the picture goes beside the page."""
-    (limit, steps), rows = limits(name), []
+    (limit, steps), rows = limit_of(name), []
     with tempfile.TemporaryDirectory() as folder:
         for algorithm in algorithms:
             settings = replace(preset(name, algorithm), steps=steps)
@@ -68,7 +68,8 @@ def environment_rows(name: str, algorithms: list[str], seeds: int) -> list[dict[
         logged = [Logged.load(path) for path in sorted(Path(folder).iterdir())]
         curves = {words.format(name, limit): [group.curve for group in groups(logged, key)] for key, words in CURVES.items()}
         PICTURES.mkdir(exist_ok=True)
-        (PICTURES / f"{name}.svg").write_text(comparison(curves, "environment steps", "mean of an episode"))
+        limits = {words.format(name, limit): limit for key, words in CURVES.items() if "cost" in key}
+        (PICTURES / f"{name}.svg").write_text(comparison(curves, "environment steps", "mean of an episode", limits))
     return rows
 
 

@@ -5,7 +5,7 @@
 All in one run. Peer and ours take turns, because the peer's rate swings by more than twice on a quiet machine: each figure is the median over
 rounds, beside it the lowest and highest, and a ratio is the median of the rounds' own ratios. Steps are those of the world alone, without
 fixed point and policy, as the peer's are, unless a row says "with a policy": then a rollout of PPO is what is timed. What a row that ends
-costs is in it: a second hand-over, where the peer resets in the same one.
+costs is in it.
 """
 
 from __future__ import annotations
@@ -72,16 +72,18 @@ CONTRACT = Contract(
 
 
 def stepped(world: Any, seconds: float, action: Any) -> float:
-    """Steps a second, with restarts of rows that end."""
+    """Steps a second, with restarts of rows that end, numbered as a plant does."""
     n = len(world.cut)
-    world.start(np.arange(n), 0, np.arange(n))
+    episodes = np.arange(n)
+    world.start(np.arange(n), 0, episodes)
     steps, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         world.step(action)
         steps += n
         ended = np.flatnonzero(world.terminated.all(-1) | world.cut)
         if len(ended):
-            world.start(ended, 0, ended + steps)
+            episodes[ended] += n
+            world.start(ended, 0, episodes[ended])
     return steps / (time.perf_counter() - began)
 
 

@@ -97,6 +97,15 @@ def test_an_unknown_target_lists_the_known_ones(policy: Path, tmp_path: Path) ->
     assert not (tmp_path / "x").exists()
 
 
+def test_a_flag_of_another_algorithm_names_those_that_have_it() -> None:
+    code, text = error_of("train", "cartpole", "--cost-limit", "3")
+    assert code == 2
+    assert "--cost-limit is no setting of ppo; --algo ppo-lagrangian, pid-lagrangian, trpo-lagrangian, cpo have it" in text
+    code, text = error_of("train", "pendulum", "--algo=sac", "--no-scale-multiplier")
+    assert code == 2
+    assert "--no-scale-multiplier is no setting of sac" in text
+
+
 def test_a_missing_port_says_how_to_find_one(bundle: Bundle) -> None:
     code, text = error_of("install", bundle.path, "--board", "/dev/ttyNONE7")
     assert code == 9 and "/dev/ttyNONE7" in text

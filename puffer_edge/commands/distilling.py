@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from puffer_edge.commands.console import OUT, WIDE, Flag, Folder, progress_bar, show_result
+from puffer_edge.commands.console import OUT, SIDE, WIDE, Flag, Folder, progress_bar, show_result
 from puffer_edge.train.distillation.settings import DistilSettings
 
 
@@ -33,7 +33,8 @@ def distil(
     are trained. A student acts, the teacher says what it would have done, the student learns that, and acts again. Each is then put into integers
     and compared with the teacher from the same starts, behind the shield. The one that surely keeps most of the teacher's return becomes a
     run, which eval, export and check take like any other, in the profile of integers that it was chosen in; the cheapest, where several keep the
-    same. The table is in RUN/result.json, the picture in RUN/pareto.svg. Microseconds are predicted from the target's cost model.
+    same. Each student is kept as soon as it is finished: Ctrl-C makes a run of the best so far, and the same command goes on with those that
+    are missing. The table is in RUN/result.json, the picture in RUN/pareto.svg. Microseconds are predicted from the target's cost model.
 
     Args:
         run: the teacher: a run folder, or a policy.safetensors, of any network; imported ones need an environment (import --env).
@@ -57,6 +58,10 @@ def distil(
     report = found.result["distillation"]
     result = {"run": str(found.path), "environment": found.settings["environment"], "seed": seed, **report}
     show_result(json, result, lambda: _show(result))
+    if found.result["status"] == "interrupted":
+        missing = ", ".join("×".join(map(str, hidden)) or "linear" for hidden in report["students"]["missing"])
+        SIDE.print(f"stopped by Ctrl-C; missing are {missing or 'none'}: the same command goes on with them", style="yellow")
+        raise SystemExit(130)
 
 
 def _show(result: dict[str, Any]) -> None:

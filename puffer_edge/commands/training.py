@@ -55,8 +55,8 @@ def train(
 
     Args:
         environment: name of an environment; 'puffer-edge envs' lists them. Not needed with --resume and --fine-tune.
-        algo: ppo, trpo, sac, ppo-lagrangian, pid-lagrangian, trpo-lagrangian or cpo; the other flags are those of its settings, so look at
-            --help with it.
+        algo: ppo, trpo, sac, discrete-sac, ppo-lagrangian, pid-lagrangian, trpo-lagrangian or cpo; the other flags are those of its settings,
+            so look at --help with it.
         values: settings of the algorithm.
         settings: TOML file with a table for the algorithm, such as [ppo].
         seed: of everything random; with --seeds the first one.
@@ -121,6 +121,7 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
     named, run = _value_of("--algo", words), _value_of("--resume", words) or _value_of("--fine-tune", words)
     algorithm = named or (trained_by(Run.load(run)) if run else "ppo")
     kind = ALGORITHMS[choose("algorithm", algorithm, ALGORITHMS)]
+    _check_flags(words, algorithm)
 
     def asked(**options: Any) -> tuple[str, Path | None, Path | None]:
         return options["environment"], options["settings"], options["resume"] or options["fine_tune"]
@@ -139,9 +140,25 @@ def train_for(args: Sequence[str]) -> Callable[..., None]:
         return _with_values(train, kind, settings_for(environment, file, algorithm), algo=algorithm)
     theirs = Run.load(folder).settings
     if theirs["algorithm"] != algorithm:
-        raise InvalidInput(f"{folder} is a run of {theirs['algorithm']}: leave out --algo {algorithm}")
+        way = "to have its behaviour in another network, distil it" if _value_of("--fine-tune", words) else "it goes on with what it began with"
+        raise InvalidInput(f"{folder} is a run of {theirs['algorithm']}: leave out --algo {algorithm}; {way}")
     over = read_settings(file, algorithm) if file is not None else {}
     return _with_values(train, kind, kind.from_dict(theirs["settings"] | over), algo=algorithm)
+
+
+def _check_flags(words: Sequence[str], algorithm: str) -> None:
+    """Name the algorithms that have a setting which this one lacks.
+
+    Raises:
+        InvalidInput: a flag is a setting of others alone.
+    """
+    fields = {name: {field.name for field in dataclasses.fields(kind)} for name, kind in ALGORITHMS.items()}
+    for word in words:
+        flag = word.partition("=")[0]
+        name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+        others = [other for other, names in fields.items() if name in names]
+        if flag.startswith("--") and others and algorithm not in others:
+            raise InvalidInput(f"{flag} is no setting of {algorithm}; --algo {', '.join(others)} {'has' if len(others) == 1 else 'have'} it")
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str:

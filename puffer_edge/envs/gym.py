@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ RATE_HZ = 50.0
 """Where the environment names no rate (``metadata["render_fps"]``)."""
 CHECKED = 100
 """Observations of every environment that are compared with its space number by number; later ones by shape, choices and NaN."""
-PROMISED = "it must give observation, reward (a number), terminated, truncated and info, a dict, whose 'cost' is a number"
+PROMISED = "it must give observation, reward, terminated, truncated and info, a dict"
 MASK = "action_mask"
 """Key of the observation, or of ``info``, that says which choices are allowed."""
 
@@ -117,15 +117,11 @@ class GymLiving:
         """One step of (1, m) physical actions; whether a clock of its own ended the episode."""
         self._steps += 1
         gave = self.env.step(self.actions.value(action[0]))
-        try:
-            observation, gained, over, cut, info = gave
-            paid = info.get("cost", 0.0)
-            reward[0], cost[0], terminated[0], alive[0] = gained, paid, over, True
-            finite = math.isfinite(gained + paid)
-        except (TypeError, ValueError, AttributeError):
-            raise InvalidInput(f"{self.name}: step gave {_shown(gave)} in step {self._steps}: {PROMISED}") from None
-        if not finite:
-            raise InvalidInput(f"{self.name} gave the reward {reward[0]} and the cost {cost[0]} in step {self._steps}")
+        if not (isinstance(gave, tuple) and len(gave) == 5 and isinstance(gave[4], dict)):
+            raise InvalidInput(f"{self.name}: step gave {_shown(gave)} in step {self._steps} of an episode: {PROMISED}")
+        observation, gained, over, cut, info = gave
+        reward[0], cost[0] = earned(gained, info, self.name, self._steps)
+        terminated[0], alive[0] = over, True
         self._put(observation, info, seen, allowed)
         return bool(cut and not over)
 
@@ -176,6 +172,24 @@ def actions_of(space: Any, name: str) -> Actions:
         return Actions.of(space)
     except Unsupported as error:
         raise Unsupported(f"{name}: of the actions, {error}") from None
+
+
+def earned(reward: Any, info: Mapping[str, Any], name: str, step: int) -> tuple[float, float]:
+    """Reward and cost of a step: ``info["cost"]``, 0 where there is none.
+
+    Raises:
+        InvalidInput: one is no finite number; the message names the step, counted from the episode's start.
+    """
+    values = {"the reward": reward, "info['cost']": info.get("cost", 0.0)}
+    for what, value in values.items():
+        if not isinstance(value, (int, float)):
+            array = np.asarray(value)  # numpy's numbers, and arrays of one
+            if array.dtype.kind not in "biuf" or array.size != 1:
+                raise InvalidInput(f"{name}: {what} is {value!r} in step {step} of an episode: it must be one number")
+            values[what] = value = float(array.item())
+        if not math.isfinite(value):
+            raise InvalidInput(f"{name}: {what} is {value} in step {step} of an episode: it must be finite")
+    return values["the reward"], values["info['cost']"]
 
 
 def has_mask(space: Any) -> bool:

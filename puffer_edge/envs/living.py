@@ -7,11 +7,10 @@ episodes.
 
 from __future__ import annotations
 
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs.actions import bits
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.world import Living
+from puffer_edge.envs.world import Living, raised
 from puffer_edge.errors import InvalidInput, PufferEdgeError, WorkerFailed
 from puffer_edge.spaces import OBSERVATION_LIMIT, Bools, Floats
 
@@ -35,22 +34,11 @@ UNBOUNDED = 1e6
 MAX_STEPS = 1000
 """Of an episode, where nobody names a number."""
 
-FRAMES = 2
-"""Innermost lines of a traceback that a message repeats."""
-
 Factory = Callable[[], Living]
 """Makes one environment; it can be pickled, so that another process can."""
 
 
-def raised(error: BaseException) -> str:
-    """An error in a line or three: its type and text, and the innermost lines that led to it, outside this folder where there are such."""
-    here = str(Path(__file__).parent)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    theirs = [frame for frame in frames if not frame.filename.startswith(here)] or frames
-    lines = "".join(f"\n  {frame.filename}, line {frame.lineno}: {frame.line or ''}" for frame in theirs[-FRAMES:])
-    return f"{type(error).__name__}: {error}{lines}"
-
-
+@lru_cache(MOST)
 def seed_of(seed: int, episode: int) -> int:
     """What ``Living.reset`` gets in an episode of a seed: 32 bits, the same in every process."""
     return int(np.random.SeedSequence([seed, episode, 0]).generate_state(1)[0])
@@ -210,9 +198,8 @@ class Instances:
         """(n, S) states of newly started episodes."""
         state, rows = np.zeros((len(draws.environment), self.state_size)), Arrays.of(self.face, 1)
         for k, episode in enumerate(draws.environment):
-            living = self.alive.popitem(last=False)[1].living if len(self.alive) >= MOST else self.factory()
-            where = f"reset of episode {int(episode)} of seed {draws.seed}"
-            self._called(where, living.reset, seed_of(draws.seed, int(episode)), rows.seen[0], rows.allowed[0])
+            living = self.alive.popitem(last=False)[1].living if len(self.alive) >= MOST else self._lived(self.factory)
+            self._lived(living.reset, seed_of(draws.seed, int(episode)), rows.seen[0], rows.allowed[0])
             self.made += 1
             state[k, 0], state[k, 1:] = self.made, self._joined(rows)
             self.alive[self.made] = Instance(living, state[k, 1:].copy())
@@ -241,7 +228,7 @@ class Instances:
 
         Raises:
             InvalidInput: an instance was given up, or has gone on since: it cannot be put back.
-            WorkerFailed: an environment raised something.
+            WorkerFailed: one raised something.
         """
         f, n = self.face, len(state)
         following, rows = state.copy(), Arrays.of(f, 1)
@@ -256,20 +243,20 @@ class Instances:
             if held.over:
                 continue
             self._put(rows, held.last)
-            cut = self._called(f"step of instance {number}", rows.step, held.living, 0, action[k])
+            cut = self._lived(rows.step, held.living, 0, action[k])
             reward[k], cost[k], over[k], alive[k] = rows.reward[0], rows.cost[0], rows.terminated[0] | cut, rows.alive[0]
             held.over = bool(over[k].all())
             held.last = following[k, 1:] = self._joined(rows)
         return (following, reward[:, 0], cost[:, 0], over[:, 0]) if f.agents == 1 else (following, reward, cost, over, alive)
 
-    def _called(self, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What it gives; whatever an environment's own code raises becomes an error that names it."""
+    def _lived(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What an environment gives; what it raises becomes an error of this library's."""
         try:
-            return function(*arguments)
+            return work(*arguments)
         except PufferEdgeError:
             raise
         except (Exception, SystemExit) as error:
-            raise WorkerFailed(f"{self.name}: {where} raised {raised(error)}") from error
+            raise WorkerFailed(f"{self.name} {raised(error)}") from error
 
     def _joined(self, rows: Arrays) -> Floats:
         parts = (rows.seen, rows.allowed) if self.face.masked else (rows.seen,)

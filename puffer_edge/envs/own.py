@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +15,10 @@ from typing import Any
 from puffer_edge import find
 from puffer_edge.envs import gym, gym_vector, zoo
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.living import raised
 from puffer_edge.errors import InvalidInput, PufferEdgeError
 
+FRAMES = 2
+"""Innermost lines of a traceback that a message repeats."""
 _LIMITS = ("max_episode_steps", "max_cycles")
 """Attributes under which environments keep the length of an episode."""
 
@@ -77,6 +79,15 @@ def called(held: Callable[[], Any], where: str) -> Any:
         raise
     except (Exception, SystemExit) as error:
         raise InvalidInput(f"{where}: making the environment raised {raised(error)}") from error
+
+
+def raised(error: BaseException) -> str:
+    """An error in a line or three: its type and text, and the innermost lines that led to it, outside this folder where there are such."""
+    here = str(Path(__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    theirs = [frame for frame in frames if not frame.filename.startswith(here)] or frames
+    lines = "".join(f"\n  {frame.filename}, line {frame.lineno}: {frame.line or ''}" for frame in theirs[-FRAMES:])
+    return f"{type(error).__name__}: {error}{lines}"
 
 
 def episode_steps(env: Any) -> int | None:

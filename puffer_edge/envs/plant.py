@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.interventions import Interventions
-from puffer_edge.envs.world import World
+from puffer_edge.envs.world import World, over
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.integer.shield import Shield
 from puffer_edge.spaces import Bools, Floats, Ints
@@ -110,7 +110,8 @@ class Plant:
     """N environments: observation → fixed point → (policy) → shield → physical action → dynamics, agent by agent.
 
     Episode k of a seed starts from the same state whatever N is and whoever acts, so that runs of a float policy,
-    its integers and a board are paired. Environments take episodes 0 … N−1 first, then the next free number, in their order.
+    its integers and a board are paired. Environments take episodes 0 … N−1 first, then the next free number, in their order. A
+    row that lives takes the number N further on, which its process can know before any other row has ended.
     An episode is over when all agents have terminated, or at the clock. An agent that did not act in a step starts anew when it acts again:
     to the shield its previous action is the contract's initial one.
 
@@ -181,7 +182,7 @@ class Plant:
         contract = self.environment.contract
         self.seed = self.seed if seed is None else seed
         self._next_episode = 0
-        self.episode = np.zeros(self.n, np.int64)
+        self.episode = np.arange(self.n) - self.n
         self.elapsed = np.zeros(self.n, np.int64)
         self.last = np.zeros((self.rows, contract.n_observations), np.int32)
         self.previous = np.zeros((self.rows, contract.n_actions), np.int32)
@@ -230,7 +231,7 @@ class Plant:
         """
         environment, contract, world = self.environment, self.environment.contract, self.world
         alive, terminated, reward, cost = (x.copy() for x in (world.alive, world.terminated, world.reward, world.cost))
-        ended = terminated.all(-1) & alive.any(-1)  # a step in which nobody acted, as one that only resets, ends nothing
+        ended = over(terminated, alive, world.cut)
         self._check_choice(alive.reshape(-1))
         self.previous = applied
         if self.interventions.priced:
@@ -245,9 +246,9 @@ class Plant:
         length = np.repeat(self.elapsed, environment.agents)
         self._sense(self._all)
         observation = final = contract.physical_observation(self.last)
-        over = np.flatnonzero(cut | ended)
-        if len(over):
-            self._start(over)
+        begins = np.flatnonzero(cut | ended)
+        if len(begins):
+            self._start(begins)
             observation = contract.physical_observation(self.last)
         self._mask()
         gained, ends = (reward.reshape(-1), cost.reshape(-1)), (terminated.reshape(-1), truncated.reshape(-1))
@@ -343,8 +344,11 @@ class Plant:
             raise InvalidInput(no_choice(self.environment.name, int(wrong[0]), f"in episode {self.episode[k]}, step {self.elapsed[k]}"))
 
     def _start(self, environments: npt.NDArray[np.int64]) -> None:
-        self.episode[environments] = self._next_episode + np.arange(len(environments))
-        self._next_episode += len(environments)
+        if self.environment.living is not None:
+            self.episode[environments] += self.n
+        else:
+            self.episode[environments] = self._next_episode + np.arange(len(environments))
+            self._next_episode += len(environments)
         self.elapsed[environments] = 0
         self.world.start(environments, self.seed, self.episode[environments])
         self._sense(environments)

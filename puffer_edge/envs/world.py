@@ -6,7 +6,9 @@ state (``Environment``), and ``Living`` environments, which go forward only: Gym
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,8 +45,20 @@ class Living(Protocol):
         ...
 
 
+def over(terminated: Bools, alive: Bools, cut: Bools) -> Bools:
+    """(N,) whose episode has ended: all agents have terminated, in a step in which one acted, or at a clock of the environment's own."""
+    ended: Bools = terminated.all(-1) & alive.any(-1) | cut  # a step in which nobody acted, as one that only resets, ends nothing
+    return ended
+
+
+def raised(error: BaseException) -> str:
+    """What an environment raised, and on which line, for messages."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"raised {type(error).__name__}: {error}" + (f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else "")
+
+
 class World(Protocol):
-    """N environments side by side.
+    """N environments side by side. Whoever steps them starts a row whose episode has ended before its next step.
 
     Attributes:
         seen: (N, A, n) float64 what each agent sees now: after ``step`` the true observation that followed, before any new start.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from puffer_edge.envs import living
 from puffer_edge.envs.agents import Agents
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.gym import MASK, rate_of, short_name
+from puffer_edge.envs.gym import MASK, earned, rate_of, short_name
 from puffer_edge.envs.world import Living
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
@@ -112,9 +111,8 @@ class Game:
         reward[...], cost[...], alive[...] = 0.0, 0.0, False
         for k in acted:
             agent = self.agents.names[k]
-            reward[k], cost[k], alive[k] = rewards.get(agent, 0.0), infos.get(agent, {}).get("cost", 0.0), True
-            if not math.isfinite(reward[k] + cost[k]):
-                raise InvalidInput(f"{self.name} gave {agent} the reward {reward[k]} and the cost {cost[k]} in step {self._steps}")
+            reward[k], cost[k] = earned(rewards.get(agent, 0.0), infos.get(agent, {}), f"{self.name}, {agent}", self._steps)
+            alive[k] = True
 
     def _ended(self, acted: list[int], over: Mapping[str, Any], cut: Mapping[str, Any], terminated: Bools) -> bool:
         """Write whose episode ended; whether the environment's clock ended that of all."""

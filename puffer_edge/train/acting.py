@@ -69,7 +69,11 @@ class Acting:
             self.last_good = self.policy()
 
     def inputs(self, observation: npt.NDArray[Any]) -> torch.Tensor:
-        """(B, n) physical observations as what the networks take."""
+        """(B, n) physical observations as what the actor takes."""
+        return self.whitened(observation)
+
+    def whitened(self, observation: npt.NDArray[Any]) -> torch.Tensor:
+        """(B, n) physical observations normalised, in float."""
         return torch.from_numpy(self._normalizer(observation).astype(np.float32))
 
     def physical(self, action: npt.NDArray[Any]) -> Floats:
@@ -101,12 +105,18 @@ class Acting:
             allowed: (N, n_outputs) or (n_outputs,) bool, the choices to choose among; None for all, as what is deployed does.
 
         Returns:
-            (N, m) or (m,) physical actions, and the state, None without memory: the pair of Stable-Baselines3.
+            (N, m) or (m,) physical actions within their ranges, and the state, None without memory: the pair of Stable-Baselines3.
 
         Raises:
-            InvalidInput: a state or a mask of another shape, a mask that leaves no choice in a group, or one for a head that gives numbers.
+            InvalidInput: an observation, a state or a mask of another shape, an observation that is NaN or infinite, a mask that leaves no
+                choice in a group, or one for a head that gives numbers.
         """
         x = np.asarray(observation, np.float64)
+        n = self.environment.contract.n_observations
+        if x.ndim < 1 or x.shape[-1] != n:
+            raise InvalidInput(f"an observation of {self.environment.name} has shape ({n},), those of N rows (N, {n}), not {x.shape}")
+        if not np.isfinite(x).all():
+            raise InvalidInput(f"an observation of {self.environment.name} is NaN or infinite: {x[~np.isfinite(x)][0]}")
         mask = None if allowed is None else self._mask(np.asarray(allowed, bool), x.shape[:-1])
         memory = self._as_memory(state, episode_start, math.prod(x.shape[:-1]))
         if deterministic and self.deployable:
@@ -115,7 +125,9 @@ class Acting:
         with torch.inference_mode():
             found, after = self._recall(np.atleast_2d(x), None if mask is None else np.atleast_2d(mask), memory)
             action = (found.mode() if deterministic else found.sample(self.noise_rng)).numpy()
-        return self.physical(action).reshape(*x.shape[:-1], -1), self._as_state(after)
+        channels = self.environment.contract.actions
+        within = np.clip(self.physical(action), [c.low for c in channels], [c.high for c in channels])
+        return within.reshape(*x.shape[:-1], -1), self._as_state(after)
 
     def sample(self, observation: Floats, memory: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw from what is trained by a generator of one's own.

@@ -33,8 +33,20 @@ MAX_FILE = 2**30
 """Largest checkpoint that is read: networks of 256×256 make 2 MiB."""
 MAX_HEADER = 2**24
 MAX_ARRAYS = 10_000
-SHAPING = ("hidden", "activation", "shared", "exploration", "memory", "memory_size", "image", "filters", "cost_hidden")
-"""Settings that say what the networks are."""
+SHAPING = (
+    "hidden",
+    "activation",
+    "shared",
+    "exploration",
+    "memory",
+    "memory_size",
+    "image",
+    "filters",
+    "cost_hidden",
+    "critic_hidden",
+    "normalize_observation",
+)
+"""Settings that say what the networks are, and what they are shown."""
 AnyLearner = TypeVar("AnyLearner", bound=Learner)
 
 
@@ -146,16 +158,25 @@ def take_over(learner: Learner, path: str | os.PathLike[str]) -> None:
     """
     where, (manifest, arrays) = os.fspath(path), read(path)
     theirs, ours = manifest["environment"], learner_state.identity(learner.environment)
-    if (manifest["algorithm"], theirs["contract"]) != (learner.name, ours["contract"]):
+    if manifest["algorithm"] != learner.name:
+        raise InvalidInput(of_another(where, manifest["algorithm"], learner.name))
+    if theirs["contract"] != ours["contract"]:
         raise InvalidInput(
-            f"{where} is of {manifest['algorithm']} in {theirs['name']}, and this is {learner.name} in {ours['name']}: a fine-tuning keeps the "
-            "algorithm and the contract"
+            f"{where} is of {theirs['name']}, whose contract is not that of {ours['name']} here: a fine-tuning keeps the algorithm and the contract"
         )
     mine = learner.settings.to_dict()
     other = [f"{key} {manifest['settings'].get(key)}" for key in SHAPING if manifest["settings"].get(key) != mine.get(key)]
     if other or manifest.get("network"):
         raise InvalidInput(f"{where} has other networks, {', '.join(other) or manifest['network']}: a fine-tuning keeps {', '.join(SHAPING)}")
     learner.take_over(arrays)
+
+
+def of_another(where: str, theirs: str, ours: str) -> str:
+    """What is said to whom wants a run to be trained on by another algorithm."""
+    return (
+        f"{where} is of {theirs}, and this is {ours}, whose critics and head are others: a fine-tuning keeps the algorithm. "
+        f"Train it on with {theirs}, in integers (--qat) if that is what for, or let a student learn what it does with 'puffer-edge distil'"
+    )
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

@@ -23,6 +23,8 @@ LEGEND_LINE = 16
 """Pixels from one line of a legend to the next."""
 MAX_POINTS = 600
 """Of one line: more than the picture has pixels only makes the file large."""
+ABOVE = 5.0
+"""Where a panel has a limit its axis ends at so many times as much: near the limit is where there is something to see."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -90,19 +92,21 @@ def picture(runs: Sequence[Rows], title: str) -> str:
     return _frame(title, parts + legend(list(zip((GREY, ORANGE), words))))
 
 
-def comparison(panels: Mapping[str, Sequence[Curve]], x_name: str, y_name: str) -> str:
+def comparison(panels: Mapping[str, Sequence[Curve]], x_name: str, y_name: str, limits: Mapping[str, float] | None = None) -> str:
     """One panel below another, each with its curves: thin lines are trainings, the thick one is all of them together, with its band.
 
     Args:
         panels: by title; what is in one shares its axes.
         x_name: of every panel's axis, plain text.
         y_name: likewise.
+        limits: by title, what values should stay below: a dashed line; what lies far above is drawn at the top.
     """
-    parts = []
+    parts, limits = [], limits or {}
     for number, (title, curves) in enumerate(panels.items()):
         seen = np.concatenate([part for c in curves for part in (*c.runs, c.middle, c.band[:, :2], c.band[:, ::2])])
         lines = -(-len(curves) // _columns([c.label for c in curves]))
-        x, y = _scales(seen, TOP + LEGEND_LINE * (lines - 1))
+        limit, top = limits.get(title), TOP + LEGEND_LINE * (lines - 1)
+        x, y = _scales(seen, top, math.inf if not limit else ABOVE * limit)
         inside = [f'<text x="{LEFT}" y="20" font-size="14">{html.escape(title)}</text>', *axes(x, y, x_name, y_name)]
         colored = [(COLORS[k % len(COLORS)], curve) for k, curve in enumerate(curves)]
         for color, curve in colored:
@@ -110,14 +114,17 @@ def comparison(panels: Mapping[str, Sequence[Curve]], x_name: str, y_name: str) 
         for color, curve in colored:
             inside += [_line(points, x, y, color, 1, 0.35) for points in curve.runs if len(curve.runs) > 1]
             inside.append(_line(_thinned(curve.middle), x, y, color, 2))
+        if limit is not None:
+            across = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(limit):.1f}" y2="{y(limit):.1f}"'
+            inside.append(f'<line {across} stroke="#1c2430" stroke-dasharray="6 4"/>')
         inside += legend([(color, curve.label) for color, curve in colored])
         parts.append(f'<g transform="translate(0 {number * HEIGHT})">' + "\n".join(inside) + "</g>")
     return svg(parts, len(panels) * HEIGHT)
 
 
-def _scales(seen: Floats, top: float) -> tuple[Axis, Axis]:
-    """Axes on which all of (k, 2) points can be seen."""
-    low, high = float(seen[:, 1].min()), float(seen[:, 1].max())
+def _scales(seen: Floats, top: float, highest: float = math.inf) -> tuple[Axis, Axis]:
+    """Axes on which all of (k, 2) points can be seen that are no higher."""
+    low, high = float(seen[:, 1].min()), min(float(seen[:, 1].max()), highest)
     pad = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
     return Axis(0.0, float(seen[:, 0].max()) or 1.0, LEFT, WIDTH - RIGHT), Axis(low - pad, high + pad, HEIGHT - BOTTOM, top)
 
@@ -183,7 +190,7 @@ def _line(points: Any, x: Axis, y: Axis, color: str, width: int, opacity: float 
 
 
 def _pixels(points: Any, x: Axis, y: Axis) -> str:
-    return " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in points)
+    return " ".join(f"{x(s):.1f},{y(min(v, y.high)):.1f}" for s, v in points)
 
 
 def label(x: float, y: float, words: str, anchor: str) -> str:

@@ -1,4 +1,4 @@
-"""An on-policy learner whose actor may act and learn in integers: when it begins, what it is calibrated on, and what its policies say of it."""
+"""A learner whose actor may act and learn in integers: when it begins, what it is calibrated on, and what its policies say of it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.integer.reference import InFloat, Proposer
 from puffer_edge.policy import Policy
 from puffer_edge.spaces import Bools, Floats
+from puffer_edge.train import learner_state
 from puffer_edge.train.integers import Integers
+from puffer_edge.train.loop import Learner
 from puffer_edge.train.nets.actor_critic import ActorCritic
-from puffer_edge.train.on_policy import OnPolicy
-from puffer_edge.train.progress import Lived
-from puffer_edge.train.settings import PPOSettings
+from puffer_edge.train.nets.soft_actor_critic import SoftActorCritic
 
 EPISODES = 32
 """Of the float policy, before it goes on in integers: they are what the integers are calibrated on."""
 
 
-class InIntegers(OnPolicy):
-    """An on-policy learner that knows the settings ``qat`` and ``qat_from``; its network is an ``ActorCritic`` where they are used.
+class InIntegers(Learner):
+    """A learner that knows the settings ``qat`` and ``qat_from``; its network is an ``ActorCritic`` or ``SoftActorCritic`` where they are used.
+    An algorithm calls ``begin_integers`` before it goes on.
 
     Attributes:
         integers: in which the actor acts and learns; None while it does so in float.
     """
 
-    settings: PPOSettings
     integers: Integers | None
 
     def _prepare(self, seed: int) -> None:
         super()._prepare(seed)
         self.integers = None
 
-    def _advance(self) -> tuple[Lived, dict[str, float]]:
+    def begin_integers(self) -> None:
+        """Act and learn in integers from here on, if that is due."""
         s = self.settings
         if s.qat != "none" and self.integers is None and self.steps >= s.qat_from * s.steps:
             self.go_on_in_integers()
-        return super()._advance()
 
     def go_on_in_integers(self) -> None:
         """From here on act and learn in the integers of ``settings.qat``, calibrated on episodes of the policy as it is now."""
@@ -53,11 +53,11 @@ class InIntegers(OnPolicy):
         self.last_good = self.policy()
 
     def _in_integers(self, observations: Floats, starts: Bools) -> None:
-        assert isinstance(self.net, ActorCritic)
+        assert isinstance(self.net, (ActorCritic, SoftActorCritic))
         self.integers = self.net.integers = Integers(super().policy, self.settings.qat, observations, starts)
 
     def _flat(self) -> torch.Tensor:
-        assert isinstance(self.net, ActorCritic)
+        assert isinstance(self.net, (ActorCritic, SoftActorCritic))
         return self.net.flat
 
     def own_arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -72,7 +72,9 @@ class InIntegers(OnPolicy):
             self._in_integers(arrays["integers.observations"], arrays["integers.starts"])
 
     def take_over(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().take_over(arrays)
+        """Go on with the networks and normaliser of another training's checkpoint; whatever belongs to its episodes begins anew."""
+        learner_state.load_networks(self, arrays)
+        self.refresh()
         if self.settings.qat == "none":
             return
         if "integers.observations" in arrays:  # its float weights are no policy that could be played

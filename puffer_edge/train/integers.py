@@ -85,32 +85,34 @@ class Integers:
             self._made = flat.detach().clone(), policy, self.of(policy)
         return self._made[1:]
 
-    def outputs(self, layers: Sequence[nn.Module], flat: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
-        """What the last dense layer gives, with the straight-through gradient.
+    def outputs(self, layers: Sequence[nn.Module], flat: torch.Tensor, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the last dense layer gives, and what it is given, with the straight-through gradient.
 
         Args:
-            layers: of the actor, whose parameters the gradient goes to.
+            layers: of the actor, whose parameters the gradient goes to; the last one may have rows below those of the policy, which stay out.
             flat: (size,) all parameters.
             observation: (B, n) int32 in the contract's fixed point.
 
         Returns:
-            (B, n_outputs) float32: int16 numbers times the real value of one step.
+            (B, n_outputs) float32: int16 numbers times the real value of one step; (B, features) likewise.
         """
         policy, program = self._now(flat)
         step, *ops = program.ops
         assert isinstance(step, Input)
         codes = step.run(observation.numpy())
-        x = torch.from_numpy(_whitened(policy, step, codes))
+        following = torch.from_numpy(_whitened(policy, step, codes))
         for layer in layers:
+            x = following
             dense = ops.pop(0)
             assert isinstance(dense, Dense) and isinstance(layer, nn.Linear)
             codes, values, slope = _layer(dense, ops.pop(0) if type(ops[0]) in TANHS else None, codes)
-            x = _Straight.apply(x, layer.weight, layer.bias, values, slope, _weight(dense))  # type: ignore[no-untyped-call]
-        return x
+            rows = len(dense.weight)
+            following = _Straight.apply(x, layer.weight[:rows], layer.bias[:rows], values, slope, _weight(dense))  # type: ignore[no-untyped-call]
+        return following, x
 
-    def whitened(self, flat: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
-        """(B, n) int32 observations in fixed point as the critic takes them: normalised, in float."""
-        policy = self._now(flat)[0]
+    def whitened(self, observation: torch.Tensor) -> torch.Tensor:
+        """(B, n) int32 observations in fixed point as a critic takes them: normalised, in float."""
+        policy = self._policy() if self._made is None else self._made[1]
         return torch.from_numpy(policy.normalizer(policy.contract.physical_observation(observation.numpy())).astype(np.float32))
 
 

@@ -106,8 +106,9 @@ class Learner(Acting):
         if not isinstance(self.settings, kind := ALGORITHMS[self.name]):
             raise InvalidInput(f"{self.name} is set by {kind.__name__}, not by {type(self.settings).__name__}")
         if self.settings.memory != "none" and not self.remembers:
+            others = "ppo-lagrangian and pid-lagrangian do" if hasattr(self.settings, "cost_limit") else "ppo does"
             raise Unsupported(
-                f"{self.name} trains no policy with memory: ppo does, or let the policy see its last observations too: "
+                f"{self.name} trains no policy with memory: {others}, or let the policy see its last observations too: "
                 f"{self.environment.name}-frames4"
             )
         self.seed = seed

@@ -13,10 +13,10 @@ import torch
 from puffer_edge.envs.plant import Plant, StepResult
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
-from puffer_edge.train import learner_state, vector
+from puffer_edge.train import vector
 from puffer_edge.train.advantages import advantages
 from puffer_edge.train.distributions import Distribution
-from puffer_edge.train.loop import Learner
+from puffer_edge.train.in_integers import InIntegers
 from puffer_edge.train.native.learner import Experience, NativeEngine
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.nets.recurrent import Past, RecurrentActorCritic
@@ -79,7 +79,7 @@ class Batch:
         return replace(self, advantage=(self.advantage - seen.mean()) / (seen.std() + 1e-8))
 
 
-class OnPolicy(Learner):
+class OnPolicy(InIntegers):
     """A learner that forgets each rollout once it has learnt from it. An algorithm adds ``update``."""
 
     losses: tuple[str, ...] = ("policy_loss", "value_loss")
@@ -95,6 +95,7 @@ class OnPolicy(Learner):
         return advantage
 
     def _advance(self) -> tuple[Lived, dict[str, float]]:
+        self.begin_integers()
         with self.phases("collect"):
             rollout = self._collect()
         with self.phases("update"):
@@ -114,6 +115,7 @@ class OnPolicy(Learner):
         return None
 
     def _prepare(self, seed: int) -> None:
+        super()._prepare(seed)
         s, rows = self.settings, self.settings.rows * self.environment.agents
         self.reward_scale = RewardScale(rows, s.discount) if s.scale_reward else None
         self._rollout = Rollout(
@@ -141,10 +143,11 @@ class OnPolicy(Learner):
         if self.reward_scale is not None:
             m = self.reward_scale.moments
             arrays |= {"reward.moments": np.array([m.count, m.mean, m.m2]), "reward.returns": self.reward_scale.returns}
-        return arrays
+        return super().own_arrays() | arrays
 
     def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``own_arrays`` gave."""
+        super().load_own(arrays)
         if self.reward_scale is not None:
             m = self.reward_scale.moments
             m.count, m.mean, m.m2 = float(arrays["reward.moments"][0]), arrays["reward.moments"][1], arrays["reward.moments"][2]
@@ -154,10 +157,9 @@ class OnPolicy(Learner):
 
     def take_over(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on with the networks and normalisers of another training's checkpoint; what episodes left behind begins anew."""
-        learner_state.load_networks(self, arrays)
         fresh = self.own_arrays()
         self.load_own(fresh | {key: arrays[key] for key in fresh if key in arrays and key not in OF_EPISODES})
-        self.refresh()
+        super().take_over(arrays)
 
     def _take_in(self, seen: Floats) -> None:
         if self.native is not None:
@@ -238,8 +240,7 @@ class OnPolicy(Learner):
         Returns:
             (T, N, n + M) when the policy acted, and of what followed, before any reset.
         """
-        whitened = super().inputs  # in float, also where the actor is not
-        seen = whitened(rollout.observation), whitened(rollout.final_observation)
+        seen = self.whitened(rollout.observation), self.whitened(rollout.final_observation)
         if not self.memory.size:
             return seen
         remembered = torch.from_numpy(rollout.before), torch.from_numpy(rollout.after)

@@ -139,6 +139,10 @@ def train(
     """
     task = envs.load(environment) if isinstance(environment, str) else environment
     source = None if fine_tune is None else Run.load(fine_tune)
+    if source is not None and trained_by(source) != algorithm:
+        from puffer_edge.train.checkpoint import of_another
+
+        raise InvalidInput(of_another(os.fspath(source.path), trained_by(source), algorithm))
     if plant is None and source is not None and task.imperfections == Imperfections():
         plant = Imperfections.from_dict(source.settings["plant"])
     task = task if plant is None else imperfect(task, plant)
@@ -212,6 +216,8 @@ def trained_by(run: Run) -> str:
     """
     algorithm: str = run.settings["algorithm"]
     if algorithm == "distil":
+        if run.result["status"] == "interrupted":
+            raise InvalidInput(f"{run.path} was distilled until Ctrl-C: the same 'puffer-edge distil' command goes on with what is missing")
         raise InvalidInput(f"{run.path} was distilled in one go: to go further distil its teacher again, with more --rounds, into another --out")
     return algorithm
 

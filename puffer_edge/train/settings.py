@@ -53,6 +53,7 @@ class Settings:
         ("step_timeout_s", 0.01, 1e6),
         ("shield_penalty", 0.0, math.inf),
         ("shield_change_penalty", 0.0, math.inf),
+        ("qat_from", 0.0, 1.0),
     )
     FLAGS: ClassVar[tuple[str, ...]] = ("normalize_observation", "shield_mask")
 
@@ -103,6 +104,10 @@ class Settings:
     """Taken from it for a change of an action over its whole range, and in proportion for a smaller one."""
     shield_mask: bool = False
     """Do not choose what the shield would change, while there is something else to choose; of heads of choices."""
+    qat: str = "none"
+    """Quantisation-aware training: the profile ("int8", "int16x8", "int4", "shift") in whose integers the actor acts and learns (torch)."""
+    qat_from: float = 0.5
+    """Share of the steps that are trained in float before that; a fine-tuning begins with the integers."""
     evaluations: int = 10
     """Evaluations spread over a training; the policy that did best in them is the one that is kept."""
     evaluation_episodes: int = 50
@@ -218,7 +223,6 @@ class PPOSettings(OnPolicySettings):
         ("value_clip", 0.0, math.inf),
         ("entropy_weight", 0.0, math.inf),
         ("kl_weight", 0.0, math.inf),
-        ("qat_from", 0.0, 1.0),
     )
     FLAGS: ClassVar[tuple[str, ...]] = (*OnPolicySettings.FLAGS, "amp", "shared")
 
@@ -260,10 +264,6 @@ class PPOSettings(OnPolicySettings):
     """Of a picture: filters of each convolution before the hidden layers. They are 3×3, and each halves height and width."""
     amp: bool = False
     """Run the torch engine's networks in bfloat16 during an update; weights and optimiser stay float32."""
-    qat: str = "none"
-    """Quantisation-aware training: the profile ("int8", "int16x8", "int4", "shift") in whose integers the actor acts and learns (torch)."""
-    qat_from: float = 0.5
-    """Share of the steps that are trained in float before that; a fine-tuning begins with the integers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -316,6 +316,22 @@ def _check(s: Settings) -> None:
         value = getattr(s, name, choices[0])
         if value not in choices:
             raise InvalidInput(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    _check_qat(s)
+
+
+def _check_qat(s: Settings) -> None:
+    if s.qat == "none":
+        return
+    if "native" in (s.engine, getattr(s, "kernels", "auto")) or (isinstance(s, PPOSettings) and s.amp) or s.exploration == "state":
+        raise InvalidInput(
+            "quantisation-aware training (qat) is the torch engine's, on its own modules in float32: leave out engine and kernels 'native', amp, "
+            "and exploration 'state', whose noise is a function of float features"
+        )
+    if s.memory != "none" or (isinstance(s, PPOSettings) and s.image):
+        raise InvalidInput(
+            "quantisation-aware training (qat) is of dense actors: leave out memory and image, or train in float and see with "
+            "'eval --integer --profile int16x8' what the integers keep"
+        )
 
 
 def check_widths(name: str, widths: Any) -> None:
@@ -357,16 +373,6 @@ def _check_ppo(s: PPOSettings) -> None:
         raise InvalidInput(f"entropy_final must be a number of at least 0 or None, not {s.entropy_final!r}")
     _check_memory(s)
     _check_picture(s)
-    if s.qat != "none" and (s.engine == "native" or s.kernels == "native" or s.amp or s.exploration == "state"):
-        raise InvalidInput(
-            "quantisation-aware training (qat) is the torch engine's, on its own modules in float32: leave out engine and kernels 'native', amp, "
-            "and exploration 'state', whose noise is a function of float features"
-        )
-    if s.qat != "none" and (s.memory != "none" or s.image):
-        raise InvalidInput(
-            "quantisation-aware training (qat) is of dense actors: leave out memory and image, or train in float and see with "
-            "'eval --integer --profile int16x8' what the integers keep"
-        )
     if s.minibatch == 1 and s.normalize_advantage:
         raise InvalidInput("a minibatch of 1 sample has no standard deviation: take at least 2, or normalize_advantage = false")
     if s.accumulate > s.minibatch:

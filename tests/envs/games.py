@@ -44,6 +44,7 @@ class Faulty(gymnasium.Env[Any, Any]):
     action_space: Any = spaces.Box(-1.0, 1.0, (1,), np.float32)
     fault: Any = None
     reward: float = 0.0
+    cost: Any = 0.0
     at = 3
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -59,7 +60,7 @@ class Faulty(gymnasium.Env[Any, Any]):
             self.reward if faulty else 0.0,
             False,
             False,
-            {},
+            {"cost": self.cost if faulty else 0.0},
         )
 
 

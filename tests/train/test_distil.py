@@ -9,6 +9,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,14 +23,14 @@ from puffer_edge.envs import closed_loop
 from puffer_edge.envs.imperfect import imperfect
 from puffer_edge.envs.imperfections import Imperfections
 from puffer_edge.envs.plant import Plant
-from puffer_edge.errors import DoesNotFit, InvalidInput
+from puffer_edge.errors import DoesNotFit, InvalidInput, WriteFailed
 from puffer_edge.export.bundle import export
 from puffer_edge.integer.quantize import quantize
 from puffer_edge.integer.reference import InFloat
 from puffer_edge.integer.shield import Shield
 from puffer_edge.policy import Head, Layer, Normalizer, Policy, Recurrent
 from puffer_edge.train import DistilSettings, Run, distil, resume, train
-from puffer_edge.train.distillation import ladder, table
+from puffer_edge.train.distillation import finished, ladder, table
 from puffer_edge.train.distillation.distil import PICTURE, digest
 from puffer_edge.train.distillation.student import Student
 from tests import samples
@@ -299,3 +300,70 @@ def test_a_tenth_of_the_products_keeps_the_return(name: str, steps: int, tmp_pat
     wanted = closed_loop.float_returns(envs.load(name), teacher.policy, Shield.build(teacher.policy.contract, envs.load(name).shield), 50, 99)
     student = closed_loop.play(envs.load(name), InFloat(found.policy), Shield.build(found.policy.contract, envs.load(name).shield), 50, 99)
     assert float(student.returns.mean()) >= 0.95 * float(wanted.mean()) > 100.0
+
+
+def stopping(at: str, error: BaseException) -> Any:
+    """A progress function that raises where a note begins like that."""
+
+    def progress(done: int, total: int, note: str) -> None:
+        if note.startswith(at):
+            raise error
+
+    return progress
+
+
+def test_ctrl_c_costs_no_finished_student_and_the_same_call_goes_on(teacher: Policy, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"macs": 400, "episodes": 4, "settings": dataclasses.replace(SHORT, students=3, profiles=("int8",))}
+    whole = distil(teacher, out=tmp_path / "whole", **asked)
+    names = [ladder.title(tuple(row["hidden"])) for row in whole.result["distillation"]["table"]]
+    assert not (whole.path / "students").exists()
+    out = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        distil(teacher, out=out, progress=stopping(f"{names[0]}:", KeyboardInterrupt()), **asked)
+    assert not out.exists()
+    first = distil(teacher, out=out, progress=stopping(f"{names[1]}:", KeyboardInterrupt()), **asked)
+    assert first.result["status"] == "interrupted" and first.summary()["interrupted"]
+    about = first.result["distillation"]
+    assert [ladder.title(tuple(hidden)) for hidden in about["students"]["missing"]] == names[1:] and len(about["table"]) == 1
+    with pytest.raises(InvalidInput, match="the same 'puffer-edge distil' command goes on"):
+        resume(out)
+    with pytest.raises(RuntimeError):  # a process that dies, later
+        distil(teacher, out=out, progress=stopping(f"{names[2]}:", RuntimeError()), **asked)
+    seen: list[str] = []
+    run = distil(teacher, out=out, progress=lambda done, total, note: seen.append(note), **asked)
+    assert [note for note in seen if "round" in note] == [f"{names[2]}: round {k} of 2" for k in (1, 2)]
+    assert bits(run) == bits(whole) and run.result["status"] == "complete" and not (tmp_path / "parts.1").exists() and not (out / "students").exists()
+    theirs = whole.result["distillation"]
+    assert run.result["distillation"] == theirs | {"students": {"finished_before": 2, "missing": []}} and run.result["steps"] == whole.result["steps"]
+    assert run.metrics() == whole.metrics()
+
+
+def test_another_question_takes_no_student_of_the_first(teacher: Policy, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"macs": 400, "episodes": 2, "settings": dataclasses.replace(SHORT, students=2, rounds=1, profiles=("int8",))}
+    names: list[str] = []
+    distil(teacher, out=tmp_path / "whole", progress=lambda done, total, note: names.append(note.split(":")[0]), **asked)
+    out, last = tmp_path / "parts", names[-1]
+    distil(teacher, out=out, progress=stopping(f"{last}:", KeyboardInterrupt()), **asked)
+    other = distil(teacher, out=out, seed=1, **asked)
+    assert other.result["distillation"]["students"]["finished_before"] == 0 and Run.load(tmp_path / "parts.1").result["status"] == "interrupted"
+    for file in (tmp_path / "parts.1" / "students").rglob("*.json"):
+        file.write_text(file.read_text()[:40])  # cut: it is trained again
+    (tmp_path / "parts.1").rename(tmp_path / "cut")
+    assert bits(distil(teacher, out=tmp_path / "cut", **asked)) == bits(Run.load(tmp_path / "whole"))
+
+
+def test_a_full_disk_leaves_what_is_finished(teacher: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"macs": 400, "episodes": 2, "settings": dataclasses.replace(SHORT, students=2, rounds=1, profiles=("int8",))}
+    write, written = finished.write_atomic, []
+
+    def full(path: Path, data: str) -> None:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(finished, "write_atomic", full)
+    with pytest.raises(WriteFailed, match=r"No space left on device; 1 are finished and stay there"):
+        distil(teacher, out=tmp_path / "run", **asked)
+    monkeypatch.undo()
+    assert distil(teacher, out=tmp_path / "run", **asked).result["distillation"]["students"]["finished_before"] == 1

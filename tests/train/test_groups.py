@@ -114,6 +114,18 @@ def test_the_picture_holds_every_curve(runs: Path) -> None:
     assert "ppo learning_rate=0.01, seed 0" in text and "a &amp; b" in text
 
 
+def test_a_limit_is_a_line_and_the_axis_ends_near_it() -> None:
+    points = np.array([[0.0, 400.0], [10.0, 1.0]])
+    panels = {title: [curve.Curve("mine", [points], points, np.zeros((0, 3)))] for title in ("cost", "return")}
+    cost, free = (g for g in ET.fromstring(curve.comparison(panels, "steps", "mean", {"cost": 2.0})) if g.tag.endswith("g"))
+    dashed = [[part for part in panel if "stroke-dasharray" in part.attrib] for panel in (cost, free)]
+    assert (len(dashed[0]), len(dashed[1])) == (1, 0)
+    lines = [next(part for part in panel if part.tag.endswith("polyline")).attrib["points"].split() for panel in (cost, free)]
+    (top, bottom), limit = ([float(pair.split(",")[1]) for pair in lines[0]], float(dashed[0][0].attrib["y1"]))
+    assert curve.TOP <= top < limit < bottom  # 400 at the axis' end, not above the panel
+    assert (bottom - limit) / (bottom - top) == pytest.approx(1 / 9.45, rel=1e-2)  # 1, 2, and 5 · 2 and a twentieth
+
+
 def test_a_png_is_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     from matplotlib import image

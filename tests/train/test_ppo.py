@@ -203,10 +203,18 @@ def test_what_is_deployed_is_what_was_trained(head: str) -> None:
     np.testing.assert_array_equal(policy.act(observation), learner.predict(observation)[0])
     assert learner.predict(observation[0])[0].shape == (1,)
     assert learner.predict(observation, deterministic=False)[0].shape == (100, 1)
+    for wrong, words in ((np.zeros(100), "has shape"), (np.zeros((2, 1)), "has shape"), (np.full_like(observation, np.nan), "is NaN or infinite")):
+        with pytest.raises(InvalidInput, match=words):
+            learner.predict(wrong)
     if head == "clip":
         np.testing.assert_allclose(policy.act(observation), np.clip(2.0 * outputs, -2, 2), atol=1e-4)
     if head == "tanh":
         np.testing.assert_allclose(policy.act(observation), 2.0 * np.tanh(outputs), atol=1e-4)
+
+
+def test_a_sampled_action_is_within_its_range() -> None:
+    action = PPO("pendulum", PPOSettings(steps=512)).predict(np.zeros((1000, 3)), deterministic=False)[0]
+    assert np.abs(action).max() == 2.0
 
 
 def test_the_callback_sees_every_update_and_can_stop() -> None:

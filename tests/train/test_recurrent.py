@@ -20,6 +20,7 @@ from puffer_edge.envs.plant import Plant  # noqa: E402
 from puffer_edge.errors import InvalidInput, Unsupported  # noqa: E402
 from puffer_edge.export.bundle import export  # noqa: E402
 from puffer_edge.train import resume, train  # noqa: E402
+from puffer_edge.train.algorithms.cpo import CPO  # noqa: E402
 from puffer_edge.train.algorithms.ppo import PPO, Weights, loss, outputs  # noqa: E402
 from puffer_edge.train.algorithms.ppo_lagrangian import PPOLagrangian  # noqa: E402
 from puffer_edge.train.algorithms.sac import SAC  # noqa: E402
@@ -27,6 +28,7 @@ from puffer_edge.train.constraint import PPOLagrangianSettings  # noqa: E402
 from puffer_edge.train.nets.recurrent import Cell, Past, RecurrentActorCritic, unroll  # noqa: E402
 from puffer_edge.train.sac_settings import SACSettings  # noqa: E402
 from puffer_edge.train.settings import PPOSettings  # noqa: E402
+from puffer_edge.train.trust_region_settings import CPOSettings  # noqa: E402
 from tests.train.test_resume import assert_same_end  # noqa: E402
 
 SMALL = PPOSettings(steps=512, rows=4, horizon=16, epochs=2, minibatch=16, hidden=(8,), memory="gru", memory_size=6, sequence=8, evaluations=2)
@@ -223,6 +225,8 @@ def test_what_cannot_be_is_said() -> None:
         PPO("memory", replace(SMALL, engine="native"))
     with pytest.raises(Unsupported, match=r"sac trains no policy with memory: ppo does, or .* pendulum-frames4"):
         SAC("pendulum", SACSettings(memory="lstm"))
+    with pytest.raises(Unsupported, match=r"cpo trains no policy with memory: ppo-lagrangian and pid-lagrangian do, or"):
+        CPO("cmdp", CPOSettings(cost_limit=1.0, memory="lstm"))
     with pytest.raises(Unsupported, match="leave out network=, or memory"):
         PPO("memory", SMALL, network=lambda c, s: torch.nn.Linear(1, 1))
     for wrong, message in (

@@ -44,14 +44,15 @@ def losses(net: SoftActorCritic, batch: Batch, target_entropy: float) -> tuple[t
         the critics' loss, the actor's, the temperature's; (6,) SAC's ``STATISTICS``, detached.
     """
     alpha = net.log_temperature.detach().exp()[0]
+    now, following = batch.acted_on
     with torch.no_grad():
-        log_next = torch.log_softmax(net.choices(batch.following).logits, -1)
+        log_next = torch.log_softmax(net.choices(following).logits, -1)
         worth = net.target.outputs(batch.following).min(0).values - alpha * log_next
         y = batch.reward + batch.weight * (log_next.exp() * worth).sum(-1)
     values = net.critic.outputs(batch.inputs)
     chosen = values.gather(-1, batch.action.long().expand(2, -1, -1))[..., 0]
     critic_loss = 0.5 * (chosen - y).square().sum(0).mean()
-    log_now = torch.log_softmax(net.choices(batch.inputs).logits, -1)
+    log_now = torch.log_softmax(net.choices(now).logits, -1)
     actor_loss = (log_now.exp() * (alpha * log_now - values.detach().min(0).values)).sum(-1).mean()
     entropy = -(log_now.exp() * log_now).sum(-1).detach().mean()
     temperature_loss = net.log_temperature[0] * (entropy - target_entropy)
@@ -85,7 +86,7 @@ class DiscreteSAC(SAC):
     def _propose(self, observation: Floats) -> npt.NDArray[np.float32]:
         """(N, 1) choices: uniform at first, then sampled."""
         s = self.settings
-        if self._ticks * s.rows < s.warmup:
+        if self._explores_anyhow:
             return self.noise_rng.integers(self.environment.contract.n_outputs, size=(s.rows, 1)).astype(np.float32)
         with torch.inference_mode():
             return self._sample(self._distribution(observation, None))[:, None].astype(np.float32)

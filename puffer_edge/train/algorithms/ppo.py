@@ -30,11 +30,10 @@ from torch import nn
 
 from puffer_edge.errors import Unsupported
 from puffer_edge.train.distributions import Distribution
-from puffer_edge.train.in_integers import InIntegers
 from puffer_edge.train.native.learner import Experience, NativeEngine, cells_library, kernels_for
 from puffer_edge.train.nets.actor_critic import ActorCritic
 from puffer_edge.train.nets.recurrent import RecurrentActorCritic
-from puffer_edge.train.on_policy import Batch
+from puffer_edge.train.on_policy import Batch, OnPolicy
 from puffer_edge.train.rollout import Rollout
 from puffer_edge.train.settings import PPOSettings
 
@@ -108,7 +107,7 @@ def critic_loss(value: torch.Tensor, batch: Batch, settings: PPOSettings) -> tor
     return squared.mean()
 
 
-class PPO(InIntegers):
+class PPO(OnPolicy):
     """PPO on a plant: ``PPO(environment).learn()``, then ``policy()``."""
 
     name = "ppo"

@@ -38,7 +38,7 @@ from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import Diverged, InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.distributions import Distribution, Gaussian, StateDependent
-from puffer_edge.train.loop import Learner
+from puffer_edge.train.in_integers import InIntegers
 from puffer_edge.train.native.sac_learner import Horizon, NativeSAC
 from puffer_edge.train.nets.soft_actor_critic import SoftActorCritic
 from puffer_edge.train.progress import Lived
@@ -60,6 +60,7 @@ class Batch:
         reward: (B,) over the steps until ``following``.
         weight: (B,) of the value there; 0 after a termination.
         following: (B, n) normalised observations to bootstrap at.
+        codes: both in the contract's fixed point, (B, n) int32 each, for an actor in integers.
     """
 
     inputs: torch.Tensor
@@ -67,6 +68,12 @@ class Batch:
     reward: torch.Tensor
     weight: torch.Tensor
     following: torch.Tensor
+    codes: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def acted_on(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """``inputs`` and ``following`` as the actor takes them."""
+        return (self.inputs, self.following) if self.codes is None else self.codes
 
 
 def squash(policy: Gaussian | StateDependent, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,12 +104,13 @@ def losses(
         the critics' loss, the actor's, the temperature's; (6,) ``STATISTICS``, detached.
     """
     alpha = net.log_temperature.detach().exp()[0]
+    now, following = batch.acted_on
     with torch.no_grad():
-        action, log_prob = squash(net.distribution(batch.following), noise_next)
+        action, log_prob = squash(net.distribution(following), noise_next)
         y = batch.reward + batch.weight * (net.target(batch.following, action).min(0).values - alpha * log_prob)
     values = net.critic(batch.inputs, batch.action)
     critic_loss = 0.5 * (values - y).square().sum(0).mean()
-    action, log_prob = squash(net.distribution(batch.inputs), noise_now)
+    action, log_prob = squash(net.distribution(now), noise_now)
     actor_loss = (alpha * log_prob - net.critic(batch.inputs, action).min(0).values).mean()
     entropy = -log_prob.detach().mean()
     temperature_loss = net.log_temperature[0] * (entropy - target_entropy)
@@ -136,7 +144,7 @@ def normal(rng: np.random.Generator, shape: tuple[int, int]) -> torch.Tensor:
     return torch.from_numpy(rng.standard_normal(shape, np.float32))
 
 
-class SAC(Learner):
+class SAC(InIntegers):
     """SAC on a plant: ``SAC(environment).learn()``, then ``policy()``. A task whose head clips is trained with one that squashes."""
 
     name = "sac"
@@ -177,10 +185,13 @@ class SAC(Learner):
             )
 
     def _make_native(self, seed: int) -> NativeSAC:
+        if self.settings.qat != "none":
+            raise Unsupported("training in integers (qat) is the torch engine's")
         flats = (self.net.flat.numpy(), self.net.target.flat.view(-1).numpy())
         return NativeSAC(self.environment, self.settings, self.shield, seed, *flats, self._target_entropy)
 
     def _prepare(self, seed: int) -> None:
+        super()._prepare(seed)
         s, contract = self.settings, self.environment.contract
         self._seed, self._ticks, self._drawn = seed, 0, 0
         if self.plant is None:
@@ -196,17 +207,23 @@ class SAC(Learner):
         """The replay, and how many steps were made and batches drawn; the native engine has them among its own."""
         if self.plant is None:
             return {}
-        return {f"replay.{name}": x for name, x in self.replay.state().items()} | {"sac.counts": np.array([self._ticks, self._drawn])}
+        return (
+            super().own_arrays()
+            | {f"replay.{name}": x for name, x in self.replay.state().items()}
+            | {"sac.counts": np.array([self._ticks, self._drawn])}
+        )
 
     def load_own(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what ``own_arrays`` gave."""
         if self.plant is None:
             return
+        super().load_own(arrays)
         self.replay.load({name.removeprefix("replay."): x for name, x in arrays.items() if name.startswith("replay.")})
         self._ticks, self._drawn = (int(x) for x in arrays["sac.counts"])
 
     def _advance(self) -> tuple[Lived, dict[str, float]]:
         s = self.settings
+        self.begin_integers()
         if self.native is None:
             return self._advance_in_torch(s)
         with self.phases("update"):  # and the steps between, which take little
@@ -246,11 +263,16 @@ class SAC(Learner):
     def _propose(self, observation: Floats) -> npt.NDArray[np.float32]:
         """(N, m) actions, −1 … 1: uniform at first, then sampled."""
         s = self.settings
-        if self._ticks * s.rows < s.warmup:
+        if self._explores_anyhow:
             return self.noise_rng.uniform(-1, 1, (s.rows, self.environment.contract.n_actions)).astype(np.float32)
         with torch.inference_mode():
             action: npt.NDArray[np.float32] = np.tanh(self._sample(self._distribution(observation, None)))
         return action
+
+    @property
+    def _explores_anyhow(self) -> bool:
+        """Whether actions are drawn uniformly yet; a policy that was taken over fills the replay itself."""
+        return self._ticks * self.settings.rows < self.settings.warmup and not self.fine_tuned
 
     def _applied(self, action: npt.NDArray[np.float32]) -> Floats:
         """(N, m) physical proposals of what ``_propose`` gave."""
@@ -263,7 +285,10 @@ class SAC(Learner):
         sample = self.replay.sample(s.minibatch, self._seed, self._drawn, s.n_step, s.discount)
         self._drawn += 1
         action, reward, weight = (torch.from_numpy(np.asarray(x, np.float32)) for x in (sample.action, sample.reward, sample.weight))
-        batch = Batch(self.inputs(sample.observation), action, reward, weight, self.inputs(sample.following))
+        seen = sample.observation, sample.following
+        inputs, following = (self.whitened(x) for x in seen)
+        codes = None if self.integers is None else (self.inputs(seen[0]), self.inputs(seen[1]))
+        batch = Batch(inputs, action, reward, weight, following, codes)
         statistics = self._differentiate(batch)
         self.optimizer.step()
         with torch.no_grad():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from puffer_edge import envs
+from puffer_edge import __version__, envs
 from puffer_edge.device import target as targets
 from puffer_edge.device.limits import Budget
 from puffer_edge.device.target import Target
@@ -33,7 +33,8 @@ from puffer_edge.layers import describe
 from puffer_edge.policy import Policy
 from puffer_edge.spaces import Bools, Floats
 from puffer_edge.train.distillation import ladder, picture, table
-from puffer_edge.train.distillation.ladder import Candidate, title
+from puffer_edge.train.distillation.finished import Done, Finished
+from puffer_edge.train.distillation.ladder import Candidate, Hidden, title
 from puffer_edge.train.distillation.settings import DistilSettings
 from puffer_edge.train.distillation.table import Row
 from puffer_edge.train.run import FORMAT, METRICS, POLICY, RESULT, SETTINGS, Run, is_run, keep_earlier
@@ -72,6 +73,10 @@ def distil(
     the shield, from the same starts as the teacher. The one that surely keeps most of the teacher's return (``table.best``) is kept, the cheapest of
     equals; the number that is reported of it comes from other episodes.
 
+    A student that is finished is kept in the run's folder at once. Whatever ends a distillation early, the same call goes on with those that
+    are missing, to the same bits. Ctrl-C ends the distillation, not the call, once a student is finished: the best of those is written as
+    a run with status "interrupted".
+
     Args:
         teacher: a policy, a run, or the path of either: a run's folder, or a ``policy.safetensors``.
         target: whose limits and predicted microseconds count.
@@ -93,9 +98,10 @@ def distil(
         Unsupported: the environment or the teacher's contract cannot be trained on.
         Diverged: numbers became NaN or infinite.
         WriteFailed: the folder cannot be written to.
+        KeyboardInterrupt: Ctrl-C before the first student was finished.
         MissingExtra: torch is not installed.
     """
-    began, limits = time.perf_counter(), Budget(targets.load(target) if isinstance(target, str) else target, macs, kib, us)
+    limits = Budget(targets.load(target) if isinstance(target, str) else target, macs, kib, us)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 or not 1 <= episodes <= MAX_EPISODES:
         raise InvalidInput(f"the seed is not negative and episodes lie in 1 … {MAX_EPISODES:,}, not {seed!r} and {episodes!r}")
     where, policy = _teacher(teacher)
@@ -113,9 +119,17 @@ def distil(
         if error.name != "torch":
             raise
         raise MissingExtra("train", "distilling") from None
+    finished = Finished(folder, job.question())
+    if is_run(folder) and not (len(finished) and Run.load(folder).result["status"] == "interrupted"):
+        keep_earlier(folder)
     with one_thread():
-        rows = job.rows(fitting, Student, progress or (lambda done, total, note: None))
-    return _write(job, rows, folder, where, time.perf_counter() - began)
+        interrupted = job.train(fitting, Student, finished, progress or (lambda done, total, note: None))
+    if not job.rows:
+        raise KeyboardInterrupt
+    run = _write(job, folder, where, interrupted)
+    if not interrupted:
+        finished.clear()
+    return run
 
 
 @dataclass(eq=False)
@@ -123,8 +137,12 @@ class _Job:
     """A distillation and what it has found so far.
 
     Attributes:
+        rows: one for each student and profile.
         log: a row for each round of each student.
         steps: environment steps of all students.
+        seconds: of all students.
+        before: students that were finished before.
+        missing: shapes that were to be trained, and are not.
     """
 
     teacher: Policy
@@ -134,8 +152,12 @@ class _Job:
     settings: DistilSettings
     seed: int
     episodes: int
+    rows: list[Row] = field(default_factory=list)
     log: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
+    seconds: float = 0.0
+    before: int = 0
+    missing: list[Hidden] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.choosing, self.reporting = (int(s) for s in np.random.SeedSequence([self.seed, STREAM]).generate_state(2))
@@ -153,31 +175,55 @@ class _Job:
         most = float("inf") if self.program is None else self.program.macs
         return ladder.candidates(self.teacher, self.shield, self.budget, self.settings, self.seen, most)
 
-    def rows(self, fitting: Sequence[Candidate], kind: type[Student], progress: Progress) -> list[Row]:
-        """Train shapes of those that fit, and evaluate each in every profile that fits."""
+    def question(self) -> str:
+        """SHA-256 of all that a student's bits and rows depend on, but its shape: not on which others there are."""
+        settings = {key: value for key, value in self.settings.to_dict().items() if key != "students"}
+        task = [self.environment.name, self.environment.contract.digest.hex(), self.environment.imperfections.to_dict()]
+        asked = [digest(self.teacher), task, [dict(stage) for stage in self.shield.specification], self.budget.summary(), settings]
+        return hashlib.sha256(json.dumps([*asked, self.seed, self.episodes, __version__], sort_keys=True).encode()).hexdigest()
+
+    def train(self, fitting: Sequence[Candidate], kind: type[Student], finished: Finished, progress: Progress) -> bool:
+        """Train shapes of those that fit, evaluate each in every profile that fits, and keep it; whether Ctrl-C ended that."""
         shapes = ladder.spread(fitting, self.settings.students)
         chosen = {hidden: [one for one in fitting if one.hidden == hidden] for hidden in shapes}
         done, total = 0, sum(self.settings.rounds + len(those) for those in chosen.values())
-        rows: list[Row] = []
-        for number, (hidden, those) in enumerate(chosen.items()):
-            student = kind(self.teacher, hidden, self.environment, self.shield, self.settings, self.seed)
-            try:
-                for _ in range(self.settings.rounds):
-                    progress(done, total, f"{title(hidden)}: round {student.round + 1} of {self.settings.rounds}")
-                    found = student.advance()
-                    self.log.append({"steps": self.steps + student.steps, "student": number, "round": student.round, **found})
-                    done += 1
-                self.steps += student.steps
-                policy = student.policy()
-            finally:
-                student.close()
-            observations, starts = self._calibration(policy)
-            returned = float(self.play(InFloat(policy), self.choosing).returns.mean())
-            for one in those:
-                progress(done, total, f"{one.name}: {self.episodes} episodes")
-                rows.append(self._row(one, policy, observations, starts, returned))
-                done += 1
-        return rows
+        try:
+            for number, (hidden, those) in enumerate(chosen.items()):
+                found, count = finished.load(title(hidden)), done
+                if found is not None:
+                    self.before += 1
+                else:
+                    found = self._student(kind, hidden, those, lambda k, note, at=count: progress(at + k, total, note))  # type: ignore[misc]
+                    finished.save(title(hidden), found)
+                done += self.settings.rounds + len(those)
+                progress(done, total, title(hidden))
+                self.rows += found.rows
+                self.log += [{**row, "steps": self.steps + row["steps"], "student": number} for row in found.log]
+                self.steps += found.steps
+                self.seconds += found.seconds
+        except KeyboardInterrupt:
+            self.missing = [hidden for hidden in shapes if finished.load(title(hidden)) is None]
+            return True
+        return False
+
+    def _student(self, kind: type[Student], hidden: Hidden, those: Sequence[Candidate], progress: Callable[[int, str], None]) -> Done:
+        """Train a shape, and evaluate it in profiles."""
+        began, log, rows = time.perf_counter(), [], []
+        student = kind(self.teacher, hidden, self.environment, self.shield, self.settings, self.seed)
+        try:
+            for k in range(self.settings.rounds):
+                progress(k, f"{title(hidden)}: round {student.round + 1} of {self.settings.rounds}")
+                found = student.advance()
+                log.append({"steps": student.steps, "student": 0, "round": student.round, **found})
+            policy = student.policy()
+        finally:
+            student.close()
+        observations, starts = self._calibration(policy)
+        returned = float(self.play(InFloat(policy), self.choosing).returns.mean())
+        for k, one in enumerate(those):
+            progress(self.settings.rounds + k, f"{one.name}: {self.episodes} episodes")
+            rows.append(self._row(one, policy, observations, starts, returned))
+        return Done(rows, log, student.steps, time.perf_counter() - began)
 
     def _row(self, one: Candidate, policy: Policy, observations: Floats, starts: Bools, returned_float: float) -> Row:
         """A student in a profile, its image built from its own weights."""
@@ -225,8 +271,9 @@ def _task(policy: Policy, environment: Environment | None, where: str) -> Enviro
     return environment or imperfect(envs.load(str(name)), Imperfections.from_dict(policy.origin.get("plant", {})))
 
 
-def _write(job: _Job, rows: Sequence[Row], folder: Path, where: str, seconds: float) -> Run:
+def _write(job: _Job, folder: Path, where: str, interrupted: bool) -> Run:
     """The run of the best row."""
+    rows = job.rows
     if all(row.refused for row in rows):
         raise ReturnLost(f"no student goes into integers: {'; '.join(row.refused for row in rows[:3])}")
     taken, first = table.best(rows), table.front(rows)
@@ -237,17 +284,18 @@ def _write(job: _Job, rows: Sequence[Row], folder: Path, where: str, seconds: fl
         "budget": job.budget.summary(),
         "episodes": job.episodes,
         "seed": job.choosing,
+        "students": {"finished_before": job.before, "missing": [list(hidden) for hidden in job.missing]},
         "table": [row.summary() | {"front": row in first, "taken": row is taken} for row in rows],
         "taken": {"hidden": list(taken.hidden), "profile": taken.profile, **taken.need.summary(), **_reported(job, policy, taken.profile)},
     }
-    result: dict[str, Any] = {"status": "complete", "steps": job.steps, "seconds": seconds, "kept_step": policy.origin["steps"]}
+    result: dict[str, Any] = {"status": "interrupted" if interrupted else "complete", "steps": job.steps}
+    result |= {"seconds": job.seconds, "kept_step": policy.origin["steps"]}
     result |= {"engine": "torch", "engine_note": "", "evaluation": job.report(InFloat(policy))}
     result |= {"evaluation_unshielded": job.report(InFloat(policy), Shield.none(policy.contract)), "distillation": report}
     settings: dict[str, Any] = {"format": FORMAT, "environment": job.environment.name, "algorithm": "distil", "seed": job.seed}
     settings |= {"versions": policy.origin["versions"], "shield": [dict(stage) for stage in job.shield.specification]}
     settings["plant"] = job.environment.imperfections.to_dict()
     try:
-        keep_earlier(folder)
         policy.save(folder / POLICY)
         write_atomic(folder / METRICS, "".join(json.dumps(row) + "\n" for row in job.log))
         write_atomic(folder / RESULT, json.dumps(result, indent=2) + "\n")

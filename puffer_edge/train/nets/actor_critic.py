@@ -95,7 +95,7 @@ class ActorCritic(nn.Module):
     def distribution(self, inputs: torch.Tensor, allowed: torch.Tensor | None = None) -> Distribution:
         """The policy alone; see ``forward``."""
         if self.integers is not None:
-            return self._of(self.integers.outputs(encoder.weighted(self.actor), self.flat, inputs), allowed)
+            return self._of(self.integers.outputs(encoder.weighted(self.actor), self.flat, inputs)[0], allowed)
         if self.kernels is not None:
             return self(inputs, allowed)[0]  # type: ignore[no-any-return]
         if hasattr(self, "log_std") and self.log_std.dim() == 2:
@@ -113,9 +113,7 @@ class ActorCritic(nn.Module):
         Raises:
             InvalidInput: choices are excluded from a head that gives numbers.
         """
-        if self.integers is not None:
-            return self.distribution(inputs, allowed), self.value(self.integers.whitened(self.flat, inputs))
-        if self.kernels is None:
+        if self.kernels is None or self.integers is not None:
             return self.distribution(inputs, allowed), self.value(inputs)
         out = autograd.outputs(self.kernels, self.flat, self._inner, inputs)
         return self._of(out[:, :-1], allowed), out[:, -1]
@@ -125,7 +123,9 @@ class ActorCritic(nn.Module):
         return distribution_of(self.contract, outputs, allowed, getattr(self, "log_std", None))
 
     def value(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(B,) values of (B, n_observations) normalised observations."""
+        """(B,) values of (B, n_observations) normalised observations, or what the actor takes in integers."""
+        if self.integers is not None:
+            inputs = self.integers.whitened(inputs)
         values: torch.Tensor = self.critic(inputs)[:, 0]
         return values
 

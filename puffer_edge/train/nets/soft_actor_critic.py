@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
 from puffer_edge.contract import Contract
 from puffer_edge.policy import Layer
 from puffer_edge.train.distributions import Categorical, Gaussian, StateDependent
+from puffer_edge.train.integers import Integers
 from puffer_edge.train.nets.encoder import ACTIVATIONS
 
 LOG_STD = (-20.0, 2.0)
@@ -82,7 +84,11 @@ class SoftActorCritic(nn.Module):
         flat: (size,) float32.
         target: the critics' targets.
         log_temperature: log α.
+        integers: what computes the actor in integers, if it is there; it then takes observations as int32 in the contract's fixed point, the
+            critics as ever. The deviation, which is not deployed, is a float function of the last features' integers.
     """
+
+    integers: Integers | None = None
 
     def __init__(
         self,
@@ -116,18 +122,22 @@ class SoftActorCritic(nn.Module):
             self.target.flat.copy_(self.critic.flat)
         self.target.requires_grad_(False)
 
+    @property
+    def _linear(self) -> list[nn.Linear]:
+        """The actor's layers that have weights."""
+        return [m for m in self.actor if isinstance(m, nn.Linear)]
+
     def _affine(self) -> list[tuple[bool, torch.Tensor, torch.Tensor]]:
         """Weights and biases of actor and critics; True where they are two."""
-        actor = [(False, m.weight, m.bias) for m in self.actor if isinstance(m, nn.Linear)]
+        actor = [(False, m.weight, m.bias) for m in self._linear]
         return actor + [(True, weight, bias) for weight, bias in zip(self.critic.weights, self.critic.biases)]
 
     def _flatten(self) -> torch.Tensor:
         """Move all parameters into one tensor, of which they become views."""
-        linear = [m for m in self.actor if isinstance(m, nn.Linear)]
-        sizes = [p.numel() for m in linear for p in (m.weight, m.bias)]
+        sizes = [p.numel() for m in self._linear for p in (m.weight, m.bias)]
         spread = 0 if self.log_std is None else self.log_std.numel()
         flat, at = torch.zeros(sum(sizes) + spread + self.critic.flat.numel() + 1), 0
-        for module in linear:
+        for module in self._linear:
             for name in ("weight", "bias"):
                 p = getattr(module, name)
                 setattr(module, name, nn.Parameter(flat[at : at + p.numel()].view(p.shape)))
@@ -143,6 +153,10 @@ class SoftActorCritic(nn.Module):
 
     def distribution(self, inputs: torch.Tensor) -> Gaussian | StateDependent:
         """The policy before it is squashed, at (B, n) normalised observations."""
+        if self.integers is not None:
+            mean, features = self.integers.outputs(self._linear, self.flat, inputs)
+            last, m = self._linear[-1], mean.shape[1]
+            return Gaussian(mean, linear(features, last.weight[m:], last.bias[m:]).clamp(*LOG_STD))
         features = self.actor[:-1](inputs)
         out = self.actor[-1](features)
         if self.log_std is not None:
@@ -152,15 +166,14 @@ class SoftActorCritic(nn.Module):
 
     def choices(self, inputs: torch.Tensor) -> Categorical:
         """The policy of a head of choices, at (B, n) normalised observations."""
-        return Categorical(self.actor(inputs))
+        return Categorical(self.actor(inputs) if self.integers is None else self.integers.outputs(self._linear, self.flat, inputs)[0])
 
     def layers(self) -> tuple[Layer, ...]:
         """What is deployed, as the layers of a ``Policy``: the actor, without the rows that give the deviation."""
-        linear = [m for m in self.actor if isinstance(m, nn.Linear)]
-        kept = [len(m.weight) for m in linear]
+        kept = [len(m.weight) for m in self._linear]
         kept[-1] = kept[-1] if self.state_noise or self.chooses else kept[-1] // 2
-        activations = [self.activation] * (len(linear) - 1) + ["none"]
+        activations = [self.activation] * (len(kept) - 1) + ["none"]
         return tuple(
             Layer(m.weight.detach().numpy()[:k].astype(np.float64), m.bias.detach().numpy()[:k].astype(np.float64), a)
-            for m, k, a in zip(linear, kept, activations)
+            for m, k, a in zip(self._linear, kept, activations)
         )

@@ -47,7 +47,7 @@ class Block:
 
     def start(self, rows: npt.NDArray[np.int64], seed: int, episodes: npt.NDArray[np.int64]) -> None:
         """Start these rows of the block."""
-        self.world.start(rows + self.first, seed, episodes)
+        self.world.start(rows + self.first, seed, episodes, self.last - self.first)
 
     def step(self, action: Floats) -> None:
         """One step of every row, waiting for it."""

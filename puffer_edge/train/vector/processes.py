@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from puffer_edge import errors
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.living import seed_of
 from puffer_edge.errors import InvalidInput, Unsupported, WorkerFailed
 from puffer_edge.spaces import Floats
 from puffer_edge.train.settings import cores
@@ -114,12 +113,25 @@ class Processes:
         self.seen, self.reward, self.cost, self.terminated, self.cut, self.alive = r.seen, r.reward, r.cost, r.terminated, r.cut, r.alive
         self.allowed = r.allowed if environment.allowed is not None else None
 
-    def start(self, rows: npt.NDArray[np.int64], seed: int, episodes: npt.NDArray[np.int64]) -> None:
-        """Start these rows in these episodes of a seed."""
+    def start(self, rows: npt.NDArray[np.int64], seed: int, episodes: npt.NDArray[np.int64], stride: int = 0) -> None:
+        """Start these rows in these episodes of a seed; the next one of each is expected ``stride`` further on (0: N), as a plant has it.
+
+        A worker begins the expected one as soon as an episode has ended, so that it is there when it is asked for; any other is started now.
+
+        Raises:
+            InvalidInput: the seed has more than 64 bits.
+        """
         self._open()
-        for k, episode in zip(rows.tolist(), episodes.tolist()):
-            self.rows.seed[k] = seed_of(seed, episode)
-        self.rows.fresh[rows] = True
+        if seed >= 2**64:
+            raise InvalidInput(f"processes take seeds of at most 64 bits, not {seed}")
+        r = self.rows
+        ready = r.begun[rows] & (r.episode[rows] == episodes) & (r.origin[rows] == seed)
+        begun, rows, episodes = rows[ready], rows[~ready], episodes[~ready]
+        r.seen[begun], r.allowed[begun], r.begun[begun] = r.first[begun], r.choices[begun], False
+        if not len(rows):
+            return
+        r.origin[rows], r.episode[rows], r.stride[rows] = seed, episodes, stride or self.sizes.environments
+        r.begun[rows], r.fresh[rows] = False, True
         told = {index for index, (first, last) in enumerate(self.blocks) if self.rows.fresh[first:last].any()}
         for index in told:
             self._tell(index, START)

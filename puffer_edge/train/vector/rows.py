@@ -11,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.world import Living
+from puffer_edge.envs.living import seed_of
+from puffer_edge.envs.world import Living, raised
 from puffer_edge.errors import PufferEdgeError, Unsupported, WorkerFailed
 
 ALIGNED = 64
+KEPT = ("seen", "reward", "cost", "terminated", "alive", "allowed", "cut", "seed", "steps")
+"""Arrays of ``Rows`` that are saved: the others hold what is only passing."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class Sizes:
             "cut": (each, np.bool_),
             "seed": (each, np.uint32),
             "fresh": (each, np.bool_),
+            "origin": (each, np.uint64),
+            "episode": (each, np.int64),
+            "stride": (each, np.int64),
+            "begun": (each, np.bool_),
+            "first": ((*agents, self.observations), np.float64),
+            "choices": ((*agents, self.outputs), np.bool_),
             "steps": (each, np.int64),
         }
 
@@ -77,6 +86,12 @@ class Rows:
         seed: (N,) of the episode that each is in.
         fresh: (N,) where an episode is to be started.
         steps: (N,) made in it.
+        origin: (N,) seed of all episodes.
+        episode: (N,) number of the one that each is in.
+        stride: (N,) how much further on the number of the next one is expected; 0 where that is not known.
+        begun: (N,) where the next one has begun already; its beginning waits in ``first`` and ``choices`` until it is asked for.
+        first: (N, A, n) seen there.
+        choices: (N, A, outputs) allowed there.
     """
 
     action: Any
@@ -90,6 +105,12 @@ class Rows:
     seed: Any
     fresh: Any
     steps: Any
+    origin: Any
+    episode: Any
+    stride: Any
+    begun: Any
+    first: Any
+    choices: Any
 
     @staticmethod
     def place(sizes: Sizes, buffer: Any = None) -> Rows:
@@ -109,7 +130,7 @@ class Rows:
 
     def save(self) -> dict[str, npt.NDArray[Any]]:
         """Copies of all that has been written, by name."""
-        return {f.name: getattr(self, f.name).copy() for f in fields(self) if f.name not in ("action", "fresh")}
+        return {name: getattr(self, name).copy() for name in KEPT}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write what ``save`` gave.
@@ -120,14 +141,23 @@ class Rows:
         for name, held in self.save().items():
             if name not in arrays or arrays[name].shape != held.shape:
                 raise Unsupported(f"the saved {name} of the environments is missing or has another shape")
-        for name in self.save():
+        for name in KEPT:
             getattr(self, name)[...] = arrays[name]
+        self.stride[...] = self.begun[...] = 0
 
     def start(self, environment: Living, k: int) -> None:
         """Start environment k from its seed."""
         self.steps[k] = 0
         environment.reset(int(self.seed[k]), self.seen[k], self.allowed[k])
         self.fresh[k] = False
+
+    def begin(self, environment: Living, k: int) -> None:
+        """Start environment k, whose episode has ended, in the one that is expected next; what it was seen to end with stays."""
+        self.episode[k] += self.stride[k]
+        self.seed[k], self.steps[k] = seed_of(int(self.origin[k]), int(self.episode[k])), 0
+        self.first[k], self.choices[k] = self.seen[k], self.allowed[k]  # an environment may leave in place what does not change
+        environment.reset(int(self.seed[k]), self.first[k], self.choices[k])
+        self.begun[k] = True
 
     @cached_property
     def _each(self) -> list[tuple[Any, ...]]:
@@ -162,7 +192,7 @@ def guarded(work: Callable[[Living, int], None], living: Living, rows: Rows, k: 
     except PufferEdgeError:
         raise
     except (Exception, SystemExit) as error:
-        raise WorkerFailed(f"{name} {where(rows, k)} raised {type(error).__name__}: {error}") from error
+        raise WorkerFailed(f"{name} {where(rows, k)} {raised(error)}") from error
 
 
 def where(rows: Rows, k: int) -> str:

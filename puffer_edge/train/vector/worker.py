@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from puffer_edge.envs import snapshot
-from puffer_edge.envs.world import Living
+from puffer_edge.envs.living import seed_of
+from puffer_edge.envs.world import Living, over
 from puffer_edge.errors import PufferEdgeError, Unsupported
 from puffer_edge.train.vector.rows import Rows, Sizes, bytes_of, where
 
@@ -85,14 +86,19 @@ def work(job: Job, go: Any, done: Any, pipe: Any) -> None:
         mine[STATUS] = DONE
         done.release()
         while (command := _next(mine, go, orphaned)) != CLOSE:
+            begun: list[int] = []
             if command == SAVE:
                 _save(living, pipe)
             elif command == LOAD:
                 _load(living, pipe)
+            elif command == START:
+                _start(living, rows, mine, job.first)
             else:
-                _go_on(command, living, rows, mine, job.first)
+                begun = _step(living, rows, mine, job)
             mine[STATUS] = DONE
             done.release()
+            for k in begun:  # while nobody waits: ``seed_of`` keeps what it found
+                seed_of(int(rows.origin[k]), int(rows.episode[k] + rows.stride[k]))
     except BaseException as error:  # whatever it is, the parent must hear of it
         _report(error, rows, mine, messages[job.index])
         done.release()
@@ -105,13 +111,26 @@ def work(job: Job, go: Any, done: Any, pipe: Any) -> None:
         os._exit(0)  # no exit handler of a library may hang a worker
 
 
-def _go_on(command: int, living: list[Living], rows: Rows, mine: Any, first: int) -> None:
+def _start(living: list[Living], rows: Rows, mine: Any, first: int) -> None:
     for k, environment in enumerate(living, first):
-        mine[ROW] = k
-        if command == STEP:
-            rows.step(environment, k)
-        elif rows.fresh[k]:
+        if rows.fresh[k]:
+            mine[ROW] = k
+            rows.seed[k] = seed_of(int(rows.origin[k]), int(rows.episode[k]))
             rows.start(environment, k)
+
+
+def _step(living: list[Living], rows: Rows, mine: Any, job: Job) -> list[int]:
+    """Step all, and begin the next episodes of those that have ended; which they are."""
+    for k, environment in enumerate(living, job.first):
+        mine[ROW] = k
+        rows.step(environment, k)
+    own = slice(job.first, job.last)
+    ended = over(rows.terminated[own], rows.alive[own], rows.cut[own]) & (rows.stride[own] > 0)
+    begun: list[int] = (np.flatnonzero(ended) + job.first).tolist()
+    for k in begun:
+        mine[ROW] = k
+        rows.begin(living[k - job.first], k)
+    return begun
 
 
 def _save(living: list[Living], pipe: Any) -> None:

@@ -17,6 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from puffer_edge import envs  # noqa: E402
+from puffer_edge.envs.draw import Draws  # noqa: E402
+from puffer_edge.envs.living import Face  # noqa: E402
 from puffer_edge.envs.plant import Plant  # noqa: E402
 from puffer_edge.envs.world import World  # noqa: E402
 from puffer_edge.errors import InvalidInput, Unsupported, WorkerFailed  # noqa: E402
@@ -25,7 +27,7 @@ from puffer_edge.train.algorithms.ppo import PPO  # noqa: E402
 from puffer_edge.train.settings import PPOSettings  # noqa: E402
 from puffer_edge.train.vector.processes import Processes  # noqa: E402
 from puffer_edge.train.vector.serial import Serial  # noqa: E402
-from puffer_edge.train.vector.worker import DONE, STATUS  # noqa: E402
+from puffer_edge.train.vector.worker import DONE, START, STATUS  # noqa: E402
 from tests.train.vector.counters import counting  # noqa: E402
 
 SHARED = Path("/dev/shm")
@@ -66,6 +68,51 @@ def test_serial_and_processes_give_equal_bits(name: str) -> None:
         assert [last - first for first, last in world.blocks] == [3, 4, 3]
         for a, b in zip(serial, driven(world, name, 60), strict=True):
             np.testing.assert_array_equal(a, b)
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("game", ["Nested", "Wandering", "Matches"])
+def test_agents_and_masks_have_equal_bits_too(game: str) -> None:
+    """With rows that die and return, wait for their turn, and are cut by a clock of their own or of the plant's."""
+    pytest.importorskip("pettingzoo")
+    environment = envs.load(f"tests.envs.games:{game}")
+    face, rng = Face.of(environment.contract, environment.agents, environment.allowed is not None), np.random.default_rng(0)
+    worlds = Serial(environment, 5), Processes(environment, 5, 2)
+    try:
+        ours, theirs = (Plant(environment, 5, 3, world=world) for world in worlds)
+        for _ in range(60):
+            allowed = worlds[0].allowed if worlds[0].allowed is not None else np.ones((5, environment.agents, face.n_outputs), bool)
+            action = np.concatenate([face.random(rng, mask) for mask in allowed])
+            a, b = ours.step(action), theirs.step(action)
+            for name in (*FIELDS, *(["allowed"] if ours.allowed is not None else [])):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+        assert ours.episode.max() >= 10
+        np.testing.assert_array_equal(ours.episode, theirs.episode)
+        for name, held in worlds[0].rows.save().items():
+            np.testing.assert_array_equal(held, getattr(worlds[1].rows, name), err_msg=name)
+    finally:
+        worlds[1].close()
+
+
+@pytest.mark.parametrize(("number", "handed_over"), [(4, False), (10, True)])
+def test_a_worker_begins_the_expected_episode_and_shows_it_when_it_is_asked_for(number: int, handed_over: bool) -> None:
+    """Row 1 of 3 is in episode 1: 4 is expected next, and any other is started when it is asked for."""
+    world, serial, said = Processes(counting(), 3, 2), Serial(counting(), 3), []
+    try:
+        for w in (world, serial):
+            w.start(np.arange(3), 7, np.arange(3))
+        while not serial.terminated[1, 0]:
+            for w in (world, serial):
+                w.step(np.ones((3, 1, 1)))
+        np.testing.assert_array_equal(world.seen[1], serial.seen[1])  # what ended it is still seen
+        tell = world._tell
+        world._tell = lambda index, command: (said.append(command), tell(index, command))[1]  # type: ignore[method-assign, func-returns-value]
+        for w in (world, serial):
+            w.start(np.array([1]), 7, np.array([number]))
+        np.testing.assert_array_equal(world.seen[1], serial.seen[1])
+        assert world.rows.seed[1] == serial.rows.seed[1] and world.seen[1, 0, 0] == 0.0
+        assert said == [START] * handed_over
     finally:
         world.close()
 
@@ -117,8 +164,16 @@ def test_what_raises_in_this_process_is_named_too() -> None:
     world = Serial(counting("raise", 2), 3)
     world.start(np.arange(3), 0, np.arange(3))
     world.step(np.zeros((3, 1, 1)))
-    with pytest.raises(WorkerFailed, match=r"counter \(row 0, seed \d+, step 2\) raised ZeroDivisionError"):
+    with pytest.raises(WorkerFailed, match=r"counter \(row 0, seed \d+, step 2\) raised ZeroDivisionError: .* \(.*\.py:\d+\)"):
         world.step(np.zeros((3, 1, 1)))
+
+
+def test_what_raises_in_an_evaluation_is_named_too() -> None:
+    environment = counting("raise", 2)
+    state = environment.reset(Draws.of_episodes(0, [0, 1]))
+    state, *_ = environment.step(state, np.zeros((2, 1)))
+    with pytest.raises(WorkerFailed, match=r"counter raised ZeroDivisionError: the plant divided by nought \(.*\.py:\d+\)"):
+        environment.step(state, np.zeros((2, 1)))
 
 
 @pytest.mark.parametrize("where", ["serial", "processes"])
