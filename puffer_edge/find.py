@@ -10,6 +10,12 @@ from pathlib import Path
 from puffer_edge.errors import InvalidInput
 
 
+def hint(name: str, known: Iterable[str]) -> str:
+    """The closest of the names that there are, as a question in brackets; empty where none is close."""
+    close = difflib.get_close_matches(name, sorted(known), 1, 0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
     """Return ``name`` if it is known.
 
@@ -24,9 +30,7 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, 1, 0.5)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise InvalidInput(f"there is no {kind} {name!r}{hint}: {', '.join(names) or 'none is installed'}")
+    raise InvalidInput(f"there is no {kind} {name!r}{hint(name, names)}: {', '.join(names) or 'none is installed'}")
 
 
 def folder(package: str) -> Path:

@@ -8,6 +8,7 @@ from functools import partial
 from puffer_edge import find
 from puffer_edge.envs import frames, gym, gym_vector, own, zoo
 from puffer_edge.envs.environment import Environment
+from puffer_edge.errors import InvalidInput
 
 _FAMILIES = {"gym": gym.wrap, "gymvec": gym_vector.wrap, "pettingzoo": zoo.wrap}
 """What stands before the colon of environments from elsewhere."""
@@ -42,6 +43,8 @@ def load(name: str) -> Environment:
         return frames.stack(load(base), count)
     family, colon, rest = name.partition(":")
     if colon:
+        if family not in _FAMILIES and not rest.isidentifier() and (hint := find.hint(family, _FAMILIES)):
+            raise InvalidInput(f"there is no family of environments {family!r}{hint}, and {name!r} names none of your own: my_module:MY_ENVIRONMENT")
         given: Environment = own.called(partial(_FAMILIES[family], rest) if family in _FAMILIES else partial(own.load, name), name)
         return given
     if name in sanity_names():

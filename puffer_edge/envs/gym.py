@@ -23,7 +23,7 @@ RATE_HZ = 50.0
 """Where the environment names no rate (``metadata["render_fps"]``)."""
 CHECKED = 100
 """Observations of every environment that are compared with its space number by number; later ones by shape, choices and NaN."""
-PROMISED = "it must give observation, reward (a number), terminated, truncated and info, a dict, whose 'cost' is a number"
+PROMISED = "it must give observation, reward, terminated, truncated and info, a dict"
 MASK = "action_mask"
 """Key of the observation, or of ``info``, that says which choices are allowed."""
 
@@ -122,7 +122,7 @@ class GymLiving:
             paid = info.get("cost", 0.0)
             terminated[0], alive[0] = over, True
         except (TypeError, ValueError, AttributeError):
-            raise InvalidInput(f"{self.name}: step gave {_shown(gave)} in step {self._steps}: {PROMISED}") from None
+            raise InvalidInput(f"{self.name}: step gave {_shown(gave)} in step {self._steps} of an episode: {PROMISED}") from None
         reward[0], cost[0] = earned(gained, paid, self.name, self._steps)
         self._put(observation, info, seen, allowed)
         return bool(cut and not over)

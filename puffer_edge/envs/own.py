@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from puffer_edge import find
 from puffer_edge.envs import gym, gym_vector, zoo
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.world import raised
@@ -116,7 +117,7 @@ def _held(where: str) -> Any:
     held = getattr(imported(module, where), attribute, None)
     if held is None:
         found = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Environment) or _gives(value) is not None]
-        raise InvalidInput(f"the module {module} has no {attribute!r}; environments in it: {', '.join(found) or 'none'}")
+        raise InvalidInput(f"the module {module} has no {attribute!r}{find.hint(attribute, found)}; environments in it: {', '.join(found) or 'none'}")
     return held
 
 

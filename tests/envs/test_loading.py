@@ -92,6 +92,7 @@ def test_what_was_compiled_from_one_module_serves_its_copy(tmp_path: Path) -> No
     ("attribute", "message"),
     [
         ("THEIRS", "has no 'THEIRS'; environments in it: MINE"),
+        ("MIEN", r"has no 'MIEN' \(did you mean MINE\?\); environments in it: MINE"),
         ("NUMBER", "is of type int: it must be a puffer_edge.envs.environment.Environment"),
         ("make", "is of type function: it must be"),
         ("a b", "write my_module:MY_ENVIRONMENT"),
@@ -109,6 +110,8 @@ def test_what_is_wrong_with_the_module_is_said(module: str, tmp_path: Path) -> N
         ("folder/mine.py:MINE", "without .py and slashes"),
         (":MINE", "names no environment"),
         ("mine:", "names no environment"),
+        ("gymm:CartPole-v1", r"no family of environments 'gymm' \(did you mean gym\?\)"),
+        ("pettinzoo:mpe2.simple_spread_v3", r"did you mean pettingzoo\?"),
     ):
         with pytest.raises(InvalidInput, match=message):
             envs.load(name)
