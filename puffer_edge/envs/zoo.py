@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -12,17 +12,18 @@ from typing import Any
 from puffer_edge.envs import living
 from puffer_edge.envs.agents import Agents
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.gym import MASK, earned, rate_of, short_name
+from puffer_edge.envs.gym import MASK, earned, rate_of, rendered, short_name, with_pictures
 from puffer_edge.envs.world import Living
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
 
-def make(module: str) -> Any:
+def make(module: str, **how: Any) -> Any:
     """An environment of a module that has ``parallel_env()``, or else ``env()``.
 
     Args:
         module: of PettingZoo ("classic.tictactoe_v3"), or any other ("mpe2.simple_spread_v3").
+        how: ``render_mode``, where it is to be filmed.
 
     Raises:
         MissingExtra: PettingZoo is not installed.
@@ -40,7 +41,7 @@ def make(module: str) -> Any:
     made = getattr(held, "parallel_env", None) or getattr(held, "env", None)
     if not callable(made):
         raise InvalidInput(f"{where}: the module has neither parallel_env() nor env(), as PettingZoo's have")
-    return own.called(made, where)
+    return own.called(partial(made, **how), where)
 
 
 def classes() -> tuple[type, ...]:
@@ -84,6 +85,10 @@ class Game:
         seen[...] = 0.0
         allowed[...] = True
         self._look(infos, seen, allowed)
+
+    def picture(self) -> Any:
+        """(height, width, 3) uint8 picture of it, of one that ``ZooFactory.filmed`` makes."""
+        return rendered(self.env, self.name)
 
     def close(self) -> None:
         """Give back windows and simulators."""
@@ -202,15 +207,19 @@ class ZooFactory:
 
     Attributes:
         name: for messages.
-        made: gives PettingZoo's.
+        made: gives PettingZoo's, and with ``render_mode`` one that can be filmed.
     """
 
     name: str
-    made: Callable[[], Any]
+    made: Callable[..., Any]
 
     def __call__(self) -> Living:
         """One more."""
         return play(self.made(), self.name)
+
+    def filmed(self) -> ZooFactory:
+        """One whose environments have pictures."""
+        return replace(self, made=with_pictures(self.name, self.made))
 
 
 def play(env: Any, name: str) -> AtOnce | InTurn:
