@@ -130,7 +130,7 @@ class GymLiving:
             paid = info.get("cost", 0.0)
             terminated[0], alive[0] = over, True
         except (TypeError, ValueError, AttributeError):
-            raise InvalidInput(f"{self.name}: step gave {_shown(gave)} in step {self._steps} of an episode: {PROMISED}") from None
+            raise InvalidInput(f"{self.name}: step gave {shown(gave)} in step {self._steps} of an episode: {PROMISED}") from None
         reward[0], cost[0] = earned(gained, paid, self.name, self._steps)
         self._put(observation, info, seen, allowed)
         return bool(cut and not over)
@@ -146,7 +146,7 @@ class GymLiving:
     def _begin(self, seed: int) -> tuple[Any, dict[str, Any]]:
         gave = self.env.reset(seed=seed)
         if not (isinstance(gave, tuple) and len(gave) == 2 and isinstance(gave[1], dict)):
-            raise InvalidInput(f"{self.name}: reset gave {_shown(gave)}: it must give the observation and info, a dict")
+            raise InvalidInput(f"{self.name}: reset gave {shown(gave)}: it must give the observation and info, a dict")
         return gave
 
     def tells_mask(self) -> bool:
@@ -179,12 +179,16 @@ def earned(reward: Any, cost: Any, name: str, step: int) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def _shown(gave: Any) -> str:
+def shown(gave: Any) -> str:
     """What a method gave, in a few words: the types of its parts, and small numbers as they are."""
     if not isinstance(gave, tuple):
         return f"one {type(gave).__name__}"
-    words = [repr(part) if isinstance(part, (bool, int, float)) or part is None else type(part).__name__ for part in gave]
-    return f"{len(gave)} values ({', '.join(words)})"
+    return f"{len(gave)} values ({', '.join(map(word, gave))})"
+
+
+def word(part: Any) -> str:
+    """A small number as it is, of anything else the type."""
+    return repr(part) if isinstance(part, (bool, int, float)) or part is None else type(part).__name__
 
 
 def layout_of(space: Any, name: str) -> Layout:
@@ -281,7 +285,7 @@ def rendered(env: Any, name: str) -> Any:
         raise Unsupported(f"{name} cannot be filmed{hint}: render raised {raised(error)}") from error
     picture = np.asarray(gave if not isinstance(gave, (tuple, list)) or not gave else gave[0])  # many rows give one each
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        what = f"{picture.dtype} of shape {picture.shape}" if isinstance(gave, np.ndarray) else _shown(gave)
+        what = f"{picture.dtype} of shape {picture.shape}" if isinstance(gave, np.ndarray) else shown(gave)
         raise Unsupported(f"{name} cannot be filmed: render gave {what}, in the mode {PICTURES!r} it must give (height, width, 3) uint8")
     return picture
 
