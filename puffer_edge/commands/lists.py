@@ -88,7 +88,7 @@ def _list(json: bool) -> None:
         for r in rows:
             observed, driven = (", ".join(r[key]) for key in ("observations", "actions"))
             table.add_row(r["name"], observed, driven, r["head"], f"{r['rate_hz']:g}", f"{r['solved']:g}", " → ".join(r["shield"]))
-        OUT.print(table)
+        WIDE.print(table)
 
     show_result(json, rows, show)
 

@@ -18,6 +18,8 @@ from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.world import raised
 from puffer_edge.errors import InvalidInput, PufferEdgeError, Unsupported
 
+_EXTRAS = {"gymnasium": "train", "torch": "train", "numba": "train", "pettingzoo": "multiagent", "mujoco": "mujoco"}
+"""Which extra brings a package."""
 _LIMITS = ("max_episode_steps", "max_cycles")
 """Attributes under which environments keep the length of an episode."""
 
@@ -119,7 +121,8 @@ def imported(module: str, where: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
-            raise InvalidInput(f"{where}: the module was found, but it imports {error.name!r}, which is not installed") from error
+            hint = f": pip install 'puffer-edge[{_EXTRAS[error.name]}]'" if error.name in _EXTRAS else ""
+            raise InvalidInput(f"{where}: the module was found, but it imports {error.name!r}, which is not installed{hint}") from error
         raise InvalidInput(f"{where}: there is no module {error.name!r} in {here} or among the installed packages") from None
     except (Exception, SystemExit) as error:
         raise InvalidInput(f"{where}: importing the module raised {raised(error)}") from error
