@@ -284,7 +284,7 @@ def rendered(env: Any, name: str) -> Any:
         hint = " (without a display MuJoCo needs MUJOCO_GL=egl or osmesa, and that library)" if "mujoco" in raised(error).lower() else ""
         raise Unsupported(f"{name} cannot be filmed{hint}: render raised {raised(error)}") from error
     picture = np.asarray(gave if not isinstance(gave, (tuple, list)) or not gave else gave[0])  # many rows give one each
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         what = f"{picture.dtype} of shape {picture.shape}" if isinstance(gave, np.ndarray) else shown(gave)
         raise Unsupported(f"{name} cannot be filmed: render gave {what}, in the mode {PICTURES!r} it must give (height, width, 3) uint8")
     return picture

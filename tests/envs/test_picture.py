@@ -97,9 +97,9 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     assert list((tmp_path / "y.gif").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["gym:CartPole-v1", "gymvec:CartPole-v1", "gym:FrozenLake-v1"])
-def test_gymnasiums_draw_themselves(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("gymnasium")
+@pytest.mark.parametrize("name", ["gym:CartPole-v1", "gymvec:CartPole-v1", "gym:FrozenLake-v1", "pettingzoo:mpe2.simple_spread_v3"])
+def test_environments_from_elsewhere_draw_themselves(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium" if name.startswith("gym") else "mpe2")
     pytest.importorskip("pygame")
     environment = envs.load(name)
     c = environment.contract
