@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ class Environment:
         contract: names, units, ranges and rate of what is observed and driven; of one agent, where there are several.
         state_size: S, numbers in the state of one row.
         max_steps: an episode is truncated after so many steps.
-        solved: mean return that counts as solved.
+        solved: mean return that counts as solved; inf where nobody says.
         shield: default shield, one mapping a stage, for ``Shield.build``.
         reset: ``draws → state (n, S)``: the start states of n rows; all randomness comes from ``draws``.
         observe: ``state (n, S) → observation (n, n_observations)`` in the contract's units.
@@ -54,7 +56,7 @@ class Environment:
         unstacked: the environment whose last observations this one shows (``puffer_edge.envs.frames``), if it does.
 
     Raises:
-        InvalidInput: there are masks, and the head is not one of choices.
+        InvalidInput: there are masks, and the head is not one of choices; or ``solved`` is no number.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Environment:
     unstacked: Environment | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.solved, bool) or not isinstance(self.solved, Real) or math.isnan(self.solved):
+            raise InvalidInput(f"{self.name}: solved is the mean return that counts as such, not {self.solved!r}; leave it out where nobody knows")
         if self.allowed is not None and self.contract.head not in ("discrete", "multi_discrete"):
             raise InvalidInput(f"{self.name} masks choices, but its head {self.contract.head!r} gives numbers: a mask needs a head of choices")
 
@@ -88,7 +92,7 @@ class Environment:
         dynamics: Dynamics,
         *,
         max_steps: int,
-        solved: float,
+        solved: float = math.inf,
         shield: tuple[Mapping[str, Any], ...] = ({"stage": "limit"},),
         name: str = "",
         draw: Callable[[Floats, Any], None] | None = None,
@@ -109,7 +113,7 @@ class Environment:
         file: str | Path,
         contract: Contract,
         *,
-        solved: float,
+        solved: float = math.inf,
         max_steps: int = 0,
         shield: tuple[Mapping[str, Any], ...] = ({"stage": "limit"},),
         random_steps: bool = True,

@@ -77,15 +77,20 @@ def _subject(environment: Any) -> Any:
 
 
 def _numbers(factory: living.Factory) -> tuple[str, ...]:
-    """Names of its attributes that are numbers, and of its class's properties that can be set to one."""
+    """Names of its attributes that are numbers, its class's among them, and of its properties that can be set to one."""
     one = factory()
     try:
         subject = _subject(one)
-        settable = [name for name in dir(type(subject)) if getattr(getattr(type(subject), name), "fset", None) is not None]
+        shared = {name: getattr(type(subject), name) for name in dir(type(subject))}
+        settable = [name for name, x in shared.items() if _is_number(x) or getattr(x, "fset", None) is not None]
         held = {name: getattr(subject, name, None) for name in (*vars(subject), *settable) if not name.startswith("_")}
-        return tuple(sorted(name for name, x in held.items() if isinstance(x, (int, float, np.number)) and not isinstance(x, bool)))
+        return tuple(sorted(name for name, x in held.items() if _is_number(x)))
     finally:
         one.close()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, eq=False)

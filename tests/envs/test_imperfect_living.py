@@ -84,6 +84,9 @@ def boxed(name: str) -> Environment:
 class Probe:
     """Shows the action that acted last, and pays it; one number of it is a choice in "choices"."""
 
+    friction = 0.1
+    """Of the class."""
+
     def __init__(self) -> None:
         self.gain, self.gains = 1.0, []  # type: ignore[var-annotated]
 
@@ -203,7 +206,11 @@ def test_named_numbers_of_an_environment_vary_from_episode_to_episode() -> None:
     one: Any = whole.living()
     one.reset(living.seed_of(1, 0), np.zeros((1, 1)), np.ones((1, 1), bool))
     assert one.inner.gains == [gains[0]], "before the episode began"
-    with pytest.raises(InvalidInput, match=r"probe has a parameter mass.*gain"):
+    rough: Any = imperfect(probe(), Imperfections(parameters={"friction": (0.2, 0.3)})).living
+    one = rough()
+    one.reset(living.seed_of(1, 0), np.zeros((1, 1)), np.ones((1, 1), bool))
+    assert 0.2 <= one.inner.friction <= 0.3 and Probe.friction == 0.1
+    with pytest.raises(InvalidInput, match=r"probe has a parameter mass.*friction, gain"):
         imperfect(probe(), Imperfections(parameters={"mass": (1, 2)}))
 
 

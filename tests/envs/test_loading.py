@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from puffer_edge import envs
 from puffer_edge.contract import ActionChannel, Contract, ObservationChannel
 from puffer_edge.envs import living
 from puffer_edge.envs.check import check
+from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import InvalidInput
 
 OWN = """
@@ -183,3 +185,12 @@ def test_a_living_simulator_of_ones_own() -> None:
     for _ in range(30):
         state, reward, _, terminated = environment.step(state, np.ones((2, 1)))
     assert terminated.all() and (reward == 0).all()
+
+
+def test_what_counts_as_solved_is_a_number_or_left_out() -> None:
+    known = envs.load("double_integrator")
+    assert known.dynamics is not None
+    assert Environment.of_scalars(known.contract, known.dynamics, max_steps=30).solved == np.inf
+    for wrong in (None, "all", np.nan, True):
+        with pytest.raises(InvalidInput, match="solved is the mean return that counts as such, not"):
+            replace(known, solved=wrong)
