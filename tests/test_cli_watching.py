@@ -100,6 +100,20 @@ def test_it_fits_the_terminal_before_and_after_the_first_numbers(width: int) -> 
         assert {len(line) for line in text.splitlines()} == {min(width, 110)}
 
 
+def test_no_number_is_cut_on_a_narrow_terminal() -> None:
+    """The consoles of the commands leave wrapping to the terminal, which cannot wrap inside a frame."""
+    console = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None, soft_wrap=True)
+    board = Dashboard(console)
+    board.begin(Path("run"), ABOUT, 0)
+    spent = {"time_collect": 1.0, "time_update": 3.0, "time_evaluate": 2.0, "time_checkpoint": 1.0, "time_log": 1.0}
+    board.take({"steps": 900, "seconds": 3600.0, "steps_per_second": 1_234_567.0, "ep_rew_mean": 1.0} | spent)
+    with console.capture() as captured:
+        console.print(board.view())
+    board.close(None)
+    text = " ".join(captured.get().replace("│", "").split())
+    assert "1,234,567 steps/s 1:00:00 gone" in text and "log 12%" in text and "checkpoint 12%" in text
+
+
 def test_drawing_takes_its_share_of_the_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     now, drawn, costs = [100.0], [], [0.0]
     monkeypatch.setattr(dashboard.time, "perf_counter", lambda: now[0])
@@ -157,7 +171,14 @@ def test_watch_and_plot_from_the_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "x.svg").read_text().startswith("<svg")
     table = cli("plot", tmp_path / "seed-0", "--metric", "entropy", "--smooth", "0.5", "--out", tmp_path / "y.svg").stdout
     assert "last entropy" in table and f"drawn in {tmp_path / 'y.svg'}" in table
+    (tmp_path / "seed-1" / "metrics.jsonl").unlink()
+    found = json.loads(cli("plot", tmp_path, "--out", tmp_path / "x.svg", "--json").stdout)
+    assert found["groups"][0]["seeds"] == [0] and found["left_out"] == [f"left out: {tmp_path / 'seed-1'} has no metrics.jsonl"]
+    assert "left out: " in cli("plot", tmp_path, "--out", tmp_path / "x.svg").stdout
+    (tmp_path / "seed-0" / "metrics.jsonl").write_text("{\n[]\n")
     for words, message in (
+        (("plot", tmp_path / "seed-1"), "seed-1 has no metrics.jsonl"),
+        (("plot", tmp_path), "there are: none; 2 lines of"),
         (("plot", tmp_path, "--out", "x.pdf"), ".svg or .png"),
         (("plot",), "runs"),
         (("plot", tmp_path / "nowhere"), "no run in"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from puffer_edge.commands.console import OUT, Flag, Folder, show_result
+from puffer_edge.commands.console import OUT, WIDE, Flag, Folder, show_result
 from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, plant_of, task_of
 
 Second = Annotated[Path, tyro.conf.Positional]
@@ -88,7 +88,7 @@ def _show(result: dict[str, Any]) -> None:
         table = Table("  action", "identical", "median", "99 % below", "most", "(shares of its range)", box=None, pad_edge=False)
         for name, row in found["actions"].items():
             table.add_row(f"  {name}", f"{row['identical']:.1%}", f"{row['median']:.3%}", f"{row['p99']:.2%}", f"{row['max']:.2%}", "")
-        OUT.print(table)
+        WIDE.print(table)
     for name, row in result.get("returns", {}).items():
         OUT.print(
             f"return of {name}: {row['return']:.2f} (95 % interval {row['interval'][0]:.2f} … {row['interval'][1]:.2f}), cost {row['cost']:.2f}"

@@ -144,7 +144,7 @@ class Dashboard:
         steps, total = self._row.get("steps") or 0.0, self._total or 0
         share = min(1.0, steps / total) if total else 0.0
         done = round(share * width)
-        line = Text().append("━" * done, "green").append("─" * (width - done) + "\n", "dim")
+        line = Text(no_wrap=False, overflow="fold").append("━" * done, "green").append("─" * (width - done) + "\n", "dim")
         line.append(f"{steps:,.0f} / {total:,} steps", "bold").append(f"  {share:.0%}   ")
         line.append(f"{_number(self._row.get('steps_per_second'))} steps/s", "bold")
         seconds = self._row.get("seconds") or 0.0
@@ -185,7 +185,7 @@ class Dashboard:
     def _times(self, width: int) -> Text:
         whole = sum(self._shares.values()) or 1.0
         shown = [(name, self._shares[name] / whole) for name in (*PHASES, *sorted(self._shares.keys() - PHASES.keys())) if name in self._shares]
-        bar, words = Text(), Text("time    ")
+        bar, words = Text(), Text("time    ", no_wrap=False, overflow="fold")  # a console that leaves wrapping to the terminal would cut them
         for name, share in shown:
             style = PHASES.get(name, "dim")
             bar.append("█" * round(share * width), style)

@@ -88,7 +88,7 @@ def _list(json: bool) -> None:
         for r in rows:
             observed, driven = (", ".join(r[key]) for key in ("observations", "actions"))
             table.add_row(r["name"], observed, driven, r["head"], f"{r['rate_hz']:g}", f"{r['solved']:g}", " → ".join(r["shield"]))
-        OUT.print(table)
+        WIDE.print(table)
 
     show_result(json, rows, show)
 
@@ -96,13 +96,15 @@ def _list(json: bool) -> None:
 def _check(name: str, seed: int, json: bool) -> None:
     from puffer_edge import envs
     from puffer_edge.envs import check
+    from puffer_edge.envs.checking.patience import patience
     from puffer_edge.envs.checking.places import of_error
     from puffer_edge.envs.checking.subject import Finding
 
     if not name or not 0 <= seed < 2**32 - 1:
         raise InvalidInput(f"envs check needs a name, as in 'puffer-edge envs check my_module:MINE', and a seed from 0 on, not {name!r} and {seed}")
     try:
-        found = list(check.verdicts(envs.load(name), seed))
+        with patience(name):
+            found = list(check.verdicts(envs.load(name), seed))
     except InvalidInput as error:
         if error.__cause__ is None or (place := of_error(error.__cause__)) is None:
             raise

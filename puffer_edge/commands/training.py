@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 from rich.table import Table
 
-from puffer_edge.commands.console import OUT, SIDE, Flag, Folder, Name, progress_bar, show_result
+from puffer_edge.commands.console import OUT, SIDE, WIDE, Flag, Folder, Name, progress_bar, show_result
 from puffer_edge.commands.dashboard import Dashboard
 from puffer_edge.commands.sources import EVALUATION_SEED, check_episodes, environment_of, task_of, trained_with
 from puffer_edge.envs.imperfections import Imperfections
@@ -255,7 +255,7 @@ def _train_seeds(
         table = Table("seed", "return", "cost", "status", box=None, pad_edge=False)
         for row in summary["seeds"]:
             table.add_row(str(row["seed"]), *("–" if row[name] is None else f"{row[name]:.1f}" for name in ("return", "cost")), row["status"])
-        OUT.print(table)
+        WIDE.print(table)
         if summary["iqm"] is not None:
             low, high = summary["interval"]
             OUT.print(f"interquartile mean {summary['iqm']:.1f} (95 % interval {low:.1f} … {high:.1f}) of {len(found.returns)} trainings")
@@ -385,7 +385,7 @@ def evaluate(
             table.add_row(kind.replace("_", ", "), f"{row['return']:.2f}", interval, *rest)
         around = f", a plant with {', '.join(result['plant'])}" if "plant" in result else ""
         OUT.print(f"{name}, {episodes} episodes, {'shield ' + ' → '.join(stages) if stages else 'no shield'}{around}")
-        OUT.print(table)
+        WIDE.print(table)
         if video is not None:
             OUT.print(f"the first episode is in {video}")
         if integer:

@@ -94,7 +94,8 @@ def plot(
         raise InvalidInput("which runs? name folders that 'puffer-edge train' wrote")
     if out.suffix not in (".svg", ".png"):
         raise InvalidInput(f"a picture ends in .svg or .png, not {out.name!r}")
-    found = groups.groups([groups.Logged.load(path) for path in groups.find(runs)], metric, x, smooth)
+    logged, without = groups.load(groups.find(runs))
+    found = groups.groups(logged, metric, x, smooth)
     panels = {e: [g.curve for g in found if g.environment == e and g.curve.runs] for e in sorted({g.environment for g in found})}
     axis = {"steps": "environment steps", "seconds": "seconds"}[x]
     value = {"eval_rew_mean": "return of an evaluation", "ep_rew_mean": "return of training episodes"}.get(metric, metric)
@@ -105,7 +106,7 @@ def plot(
         write_atomic(out, png(picture))
     else:
         write_atomic(out, picture)
-    result = {"metric": metric, "x": x, "smooth": smooth, "out": str(out), "groups": [g.summary() for g in found]}
+    result = {"metric": metric, "x": x, "smooth": smooth, "out": str(out), "groups": [g.summary() for g in found], "left_out": without}
 
     def show() -> None:
         table = Table("environment", "group", "seeds", f"ends at ({x})", f"last {metric}", "95 % interval", box=None, pad_edge=False)
@@ -115,7 +116,7 @@ def plot(
             interval = "–" if s["interval"] is None else "{:.5g} … {:.5g}".format(*s["interval"])
             table.add_row(g.environment, g.label, ", ".join(map(str, s["seeds"])), ends, "–" if s["last"] is None else f"{s['last']:.5g}", interval)
         WIDE.print(table)
-        for note in (note for g in found for note in g.notes()):
+        for note in (*(note for g in found for note in g.notes()), *without):
             OUT.print(f"  {note}", style="yellow")
         OUT.print(f"drawn in {out}")
 

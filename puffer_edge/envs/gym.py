@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from puffer_edge.envs import living
 from puffer_edge.envs.actions import Actions
 from puffer_edge.envs.emulation import Layout
 from puffer_edge.envs.environment import Environment
+from puffer_edge.envs.world import raised
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
@@ -24,18 +26,24 @@ RATE_HZ = 50.0
 CHECKED = 100
 """Observations of every environment that are compared with its space number by number; later ones by shape, choices and NaN."""
 PROMISED = "it must give observation, reward, terminated, truncated and info, a dict"
+PICTURES = "rgb_array"
+"""The render mode in which an environment gives pictures, without a window."""
 MASK = "action_mask"
 """Key of the observation, or of ``info``, that says which choices are allowed."""
 
 
-def make(identity: str) -> Any:
+def make(identity: str, **how: Any) -> Any:
     """A Gymnasium environment without its time limit.
+
+    Args:
+        identity: its ID.
+        how: ``render_mode``, where it is to be filmed.
 
     Raises:
         MissingExtra: Gymnasium is not installed, or MuJoCo is not.
         InvalidInput: there is none of that ID, or its package is not installed.
     """
-    return making("gym", identity, lambda gymnasium: gymnasium.make(identity, max_episode_steps=-1, disable_env_checker=True))
+    return making("gym", identity, lambda gymnasium: gymnasium.make(identity, max_episode_steps=-1, disable_env_checker=True, **how))
 
 
 def making(family: str, identity: str, made: Callable[[Any], Any]) -> Any:
@@ -122,10 +130,14 @@ class GymLiving:
             paid = info.get("cost", 0.0)
             terminated[0], alive[0] = over, True
         except (TypeError, ValueError, AttributeError):
-            raise InvalidInput(f"{self.name}: step gave {_shown(gave)} in step {self._steps} of an episode: {PROMISED}") from None
+            raise InvalidInput(f"{self.name}: step gave {shown(gave)} in step {self._steps} of an episode: {PROMISED}") from None
         reward[0], cost[0] = earned(gained, paid, self.name, self._steps)
         self._put(observation, info, seen, allowed)
         return bool(cut and not over)
+
+    def picture(self) -> Any:
+        """(height, width, 3) uint8 picture of it, of one that ``GymFactory.filmed`` makes."""
+        return rendered(self.env, self.name)
 
     def close(self) -> None:
         """Give back windows and simulators."""
@@ -134,7 +146,7 @@ class GymLiving:
     def _begin(self, seed: int) -> tuple[Any, dict[str, Any]]:
         gave = self.env.reset(seed=seed)
         if not (isinstance(gave, tuple) and len(gave) == 2 and isinstance(gave[1], dict)):
-            raise InvalidInput(f"{self.name}: reset gave {_shown(gave)}: it must give the observation and info, a dict")
+            raise InvalidInput(f"{self.name}: reset gave {shown(gave)}: it must give the observation and info, a dict")
         return gave
 
     def tells_mask(self) -> bool:
@@ -167,12 +179,16 @@ def earned(reward: Any, cost: Any, name: str, step: int) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def _shown(gave: Any) -> str:
+def shown(gave: Any) -> str:
     """What a method gave, in a few words: the types of its parts, and small numbers as they are."""
     if not isinstance(gave, tuple):
         return f"one {type(gave).__name__}"
-    words = [repr(part) if isinstance(part, (bool, int, float)) or part is None else type(part).__name__ for part in gave]
-    return f"{len(gave)} values ({', '.join(words)})"
+    return f"{len(gave)} values ({', '.join(map(word, gave))})"
+
+
+def word(part: Any) -> str:
+    """A small number as it is, of anything else the type."""
+    return repr(part) if isinstance(part, (bool, int, float)) or part is None else type(part).__name__
 
 
 def layout_of(space: Any, name: str) -> Layout:
@@ -208,15 +224,19 @@ class GymFactory:
 
     Attributes:
         name: for messages.
-        made: gives the Gymnasium environment.
+        made: gives the Gymnasium environment, and with ``render_mode`` one that can be filmed.
     """
 
     name: str
-    made: Callable[[], Any]
+    made: Callable[..., Any]
 
     def __call__(self) -> GymLiving:
         """One more."""
         return GymLiving(self.made(), self.name)
+
+    def filmed(self) -> GymFactory:
+        """One whose environments have pictures; see ``with_pictures``."""
+        return replace(self, made=with_pictures(self.name, self.made))
 
     def tells_cost(self) -> bool:
         """Whether its steps say in their info what they cost, by the first step of an episode; True where masks would have to be looked at."""
@@ -229,6 +249,45 @@ class GymFactory:
             return "cost" in env.step(env.action_space.sample())[4]
         finally:
             env.close()
+
+
+def with_pictures(name: str, made: Callable[..., Any], *about: int) -> Callable[..., Any]:
+    """What makes an environment, for it to be filmed.
+
+    Args:
+        name: of the environment, for messages.
+        made: makes it, and takes ``render_mode``.
+        about: what it takes before.
+
+    Raises:
+        Unsupported: its metadata has no mode that gives pictures.
+    """
+    env = made(*about)
+    modes = (env.metadata or {}).get("render_modes") or ()
+    env.close()
+    if PICTURES not in modes:
+        raise Unsupported(f'{name} has no picture: metadata["render_modes"] names {", ".join(map(str, modes)) or "none"}, a film needs {PICTURES!r}')
+    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame's own choice works too, after a word about the missing display
+    return partial(made, render_mode=PICTURES)
+
+
+def rendered(env: Any, name: str) -> Any:
+    """(height, width, 3) uint8 picture of an environment that was made with the render mode ``PICTURES``.
+
+    Raises:
+        Unsupported: it has none: a package or a driver is missing, or it takes no notice of its mode.
+    """
+    try:
+        gave = env.render()
+    except (Exception, SystemExit) as error:  # what a missing display, driver or package raises is anybody's own
+        hint = " (without a display MuJoCo needs MUJOCO_GL=egl or osmesa, and that library)" if "mujoco" in raised(error).lower() else ""
+        raise Unsupported(f"{name} cannot be filmed{hint}: render raised {raised(error)}") from error
+    picture = np.asarray(gave if not isinstance(gave, (tuple, list)) or not gave else gave[0])  # many rows give one each
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        what = f"{picture.dtype} of shape {picture.shape}" if isinstance(gave, np.ndarray) else shown(gave)
+        raise Unsupported(f"{name} cannot be filmed: render gave {what}, in the mode {PICTURES!r} it must give (height, width, 3) uint8")
+    return picture
 
 
 def wrap(identity: str) -> Environment:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from puffer_edge.envs import living
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.gym import MASK, actions_of, has_mask, layout_of, making, rate_of, short_name
+from puffer_edge.envs.gym import MASK, actions_of, has_mask, layout_of, making, rate_of, rendered, short_name, with_pictures
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
@@ -166,6 +166,10 @@ class One:
         self._copy(seen, allowed)
         return bool(w.cut[0])
 
+    def picture(self) -> Any:
+        """(height, width, 3) uint8 picture of it, of one that ``VectorFactory.filmed`` makes."""
+        return rendered(self.world.env, self.world.name)
+
     def close(self) -> None:
         """Give back what it holds."""
         self.world.close()
@@ -185,7 +189,7 @@ class VectorFactory:
     """
 
     name: str
-    made: Callable[[int], Any]
+    made: Callable[..., Any]
 
     def world(self, n: int) -> VectorWorld:
         """n rows."""
@@ -195,15 +199,24 @@ class VectorFactory:
         """One row, living."""
         return One(self.world(1))
 
+    def filmed(self) -> VectorFactory:
+        """One whose environments have pictures."""
+        return replace(self, made=with_pictures(self.name, self.made, 1))
 
-def make(identity: str, n: int) -> Any:
+
+def make(identity: str, n: int, **how: Any) -> Any:
     """``gymnasium.make_vec`` of an ID.
+
+    Args:
+        identity: the ID.
+        n: number of rows.
+        how: ``render_mode``, where it is to be filmed.
 
     Raises:
         MissingExtra: Gymnasium is not installed, or MuJoCo is not.
         InvalidInput: there is none of that ID, or its package is not installed.
     """
-    return making("gymvec", identity, lambda gymnasium: gymnasium.make_vec(identity, num_envs=n))
+    return making("gymvec", identity, lambda gymnasium: gymnasium.make_vec(identity, num_envs=n, **how))
 
 
 def wrap(identity: str) -> Environment:

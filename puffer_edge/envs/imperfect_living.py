@@ -116,6 +116,10 @@ class Surround:
     def __reduce__(self) -> tuple[Any, ...]:
         return Surround, (self.inner, self.contract, self.about, self.agents)  # without functions, which are made anew
 
+    def filmed(self) -> Surround:
+        """One whose environments have pictures."""
+        return Surround(living.filming(self.inner), self.contract, self.about, self.agents)
+
     @property
     def whole(self) -> bool:
         """Whether an action takes effect where a step begins, by a draw."""
@@ -230,6 +234,10 @@ class Surrounded:
         self._step += np.uint64(1)
         seen[...] = self._shown.reshape(seen.shape)
         return cut
+
+    def picture(self) -> Any:
+        """What the environment inside shows of itself."""
+        return living.picture(self.inner, self.surround.contract.name)
 
     def close(self) -> None:
         """Give back what it holds."""

@@ -8,8 +8,9 @@ episodes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +21,7 @@ from puffer_edge.envs.actions import bits
 from puffer_edge.envs.draw import Draws
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.world import Living, raised
-from puffer_edge.errors import InvalidInput, PufferEdgeError, WorkerFailed
+from puffer_edge.errors import InvalidInput, PufferEdgeError, Unsupported, WorkerFailed
 from puffer_edge.spaces import OBSERVATION_LIMIT, Bools, Floats
 
 MOST = 4096
@@ -251,6 +252,14 @@ class Instances:
             held.last = following[k, 1:] = self._joined(rows)
         return (following, reward[:, 0], cost[:, 0], over[:, 0]) if f.agents == 1 else (following, reward, cost, over, alive)
 
+    def draw(self, state: Floats, canvas: Any) -> None:
+        """Put what an environment shows of itself onto a canvas; it must still be in this (S,) state.
+
+        Raises:
+            Unsupported: it has no picture.
+        """
+        canvas.paste(picture(self.alive[int(state[0])].living, self.name))
+
     def _called(self, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """What it gives; whatever an environment's own code raises becomes an error that names it."""
         try:
@@ -299,6 +308,43 @@ def environment(
         agents=face.agents, pure=False, living=factory, allowed=held.allowed if face.masked else None,
         waiting=held.waiting if face.turn else None,
     )  # fmt: skip
+
+
+@contextmanager
+def filmed(environment: Environment) -> Iterator[Environment]:
+    """The same, of instances made to be drawn, which are closed at the end; it has a ``draw``.
+
+    Args:
+        environment: one that lives.
+
+    Raises:
+        Unsupported: it has no pictures.
+    """
+    assert environment.living is not None
+    face = Face.of(environment.contract, environment.agents, environment.allowed is not None)
+    held = Instances(environment.name, filming(environment.living), face)
+    try:
+        yield replace(environment, living=held.factory, world=None, reset=held.reset, step=held.step, draw=held.draw)
+    finally:
+        for instance in held.alive.values():
+            instance.living.close()
+
+
+def filming(factory: Any) -> Factory:
+    """A factory of the same that can be drawn: what its own ``filmed()`` gives, where it has one."""
+    made: Factory = factory.filmed() if hasattr(factory, "filmed") else factory
+    return made
+
+
+def picture(one: Any, name: str) -> Any:
+    """(height, width, 3) uint8 picture of a living environment, by its own ``picture()``.
+
+    Raises:
+        Unsupported: it has none.
+    """
+    if not hasattr(one, "picture"):
+        raise Unsupported(f"{name} has no picture: give the class that keeps world.Living a method picture(), for (height, width, 3) uint8")
+    return one.picture()
 
 
 def of_contract(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import typing
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from puffer_edge import find
 from puffer_edge.envs import gym, gym_vector, zoo
 from puffer_edge.envs.environment import Environment
 from puffer_edge.envs.world import raised
-from puffer_edge.errors import InvalidInput, PufferEdgeError
+from puffer_edge.errors import InvalidInput, PufferEdgeError, Unsupported
 
+_EXTRAS = {"gymnasium": "train", "torch": "train", "numba": "train", "pettingzoo": "multiagent", "mujoco": "mujoco"}
+"""Which extra brings a package."""
 _LIMITS = ("max_episode_steps", "max_cycles")
 """Attributes under which environments keep the length of an episode."""
 
@@ -51,18 +54,35 @@ def load(where: str) -> Environment:
     return zoo.of_env(zoo.ZooFactory(where, again), env, episode_steps(env))
 
 
-def make(where: str) -> Any:
+def make(where: str, render_mode: str | None = None, **about: Any) -> Any:
     """Call the class or function under ``module:NAME`` that ``load`` found.
+
+    Args:
+        where: the name.
+        render_mode: handed on where it takes one; it may also always make its environment in this one.
+        about: what else it gets.
 
     Raises:
         InvalidInput: it raised.
+        Unsupported: it makes the environment in another render mode.
     """
-    return called(_held(where), where)
+    held = partial(_held(where), **about)
+    if render_mode is None:
+        return called(held, where)
+    takes = inspect.signature(held).parameters.values()
+    given = any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in takes)
+    env = called(partial(held, render_mode=render_mode) if given else held, where)
+    if (found := getattr(env, "render_mode", None)) != render_mode:
+        raise Unsupported(
+            f"{where} cannot be filmed: its render_mode is {found!r}, not {render_mode!r}; let it take an argument render_mode=None, and keep it "
+            "under that name"
+        )
+    return env
 
 
-def make_rows(where: str, n: int) -> Any:
+def make_rows(where: str, n: int, **how: Any) -> Any:
     """Call what makes a vector environment, under ``module:NAME``, for n rows; see ``make``."""
-    return called(partial(_held(where), num_envs=n), where)
+    return make(where, num_envs=n, **how)
 
 
 def called(held: Callable[[], Any], where: str) -> Any:
@@ -101,7 +121,8 @@ def imported(module: str, where: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
-            raise InvalidInput(f"{where}: the module was found, but it imports {error.name!r}, which is not installed") from error
+            hint = f": pip install 'puffer-edge[{_EXTRAS[error.name]}]'" if error.name in _EXTRAS else ""
+            raise InvalidInput(f"{where}: the module was found, but it imports {error.name!r}, which is not installed{hint}") from error
         raise InvalidInput(f"{where}: there is no module {error.name!r} in {here} or among the installed packages") from None
     except (Exception, SystemExit) as error:
         raise InvalidInput(f"{where}: importing the module raised {raised(error)}") from error

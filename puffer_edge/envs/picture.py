@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from puffer_edge.envs import living
 from puffer_edge.envs.closed_loop import Episodes, run
 from puffer_edge.envs.environment import Environment
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported, WriteFailed
@@ -77,9 +79,18 @@ class Canvas:
         offsets = [(a * width / 2, b * height / 2) for a, b in corners]
         self.polygon([(centre[0] + c * x - s * y, centre[1] + s * x + c * y) for x, y in offsets], colour)
 
+    def paste(self, picture: Any) -> None:
+        """A (height, width, 3) uint8 picture, as large as it fits, at the right: words are at the left."""
+        from PIL import Image
+
+        found = Image.fromarray(picture)
+        scale = min(WIDTH * FINE / found.width, HEIGHT * FINE / found.height)
+        size = max(1, round(found.width * scale)), max(1, round(found.height * scale))
+        self._image.paste(found.resize(size), (WIDTH * FINE - size[0], (HEIGHT * FINE - size[1]) // 2))
+
     def words(self, text: str, line: int = 0, colour: str = INK) -> None:
         """Words at the top left, line by line."""
-        self._pen.text((8 * FINE, (6 + 15 * line) * FINE), text, fill=colour, font_size=12 * FINE)
+        self._pen.text((8 * FINE, (6 + 15 * line) * FINE), text, colour, font_size=12 * FINE, stroke_width=FINE, stroke_fill=PAPER)
 
     def mark(self, on: bool) -> None:
         """A mark at the top right: the shield acted."""
@@ -149,7 +160,7 @@ def film(environment: Environment, proposer: Proposer, shield: Shield, seed: int
     """One episode as a file: a GIF in the plant's time, or a PNG of some of its frames. Atomic.
 
     Args:
-        environment: the task, with a ``draw``.
+        environment: the task, with a ``draw``, or one that lives and can show itself (``living.filmed``).
         proposer: a program, or ``InFloat`` of a policy.
         shield: before the actuator; where it acts the frame bears a mark.
         seed: of the episode.
@@ -160,7 +171,7 @@ def film(environment: Environment, proposer: Proposer, shield: Shield, seed: int
 
     Raises:
         InvalidInput: another suffix, or no such folder.
-        Unsupported: the environment has no ``draw``.
+        Unsupported: the environment has no picture.
         MissingExtra: Pillow is not installed.
         WriteFailed: the file cannot be written.
     """
@@ -176,11 +187,12 @@ def film(environment: Environment, proposer: Proposer, shield: Shield, seed: int
         acted |= bool((outcome >> protocol.REASON_SHIFT).any())
         if ticks % every(rate) == 0:
             lines = (environment.name, f"{ticks / rate:.2f} s", f"return {returns[0]:.1f}")
-            frames.append(frame(environment, state[0], lines, acted))
+            frames.append(frame(shown, state[0], lines, acted))
             acted = False
         ticks += 1
 
-    episodes = run(environment, Runner(proposer, shield, environment.agents), seed, watch)
+    with nullcontext(environment) if environment.living is None else living.filmed(environment) as shown:
+        episodes = run(shown, Runner(proposer, shield, environment.agents), seed, watch)
     try:
         write_atomic(path, gif(frames, rate) if path.suffix == ".gif" else strip(frames))
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -12,17 +12,20 @@ from typing import Any
 from puffer_edge.envs import living
 from puffer_edge.envs.agents import Agents
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.gym import MASK, earned, rate_of, short_name
+from puffer_edge.envs.gym import MASK, earned, rate_of, rendered, short_name, shown, with_pictures, word
 from puffer_edge.envs.world import Living
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
+PROMISED = "it must give observations, rewards, terminations, truncations and infos, each a dict by agent"
 
-def make(module: str) -> Any:
+
+def make(module: str, **how: Any) -> Any:
     """An environment of a module that has ``parallel_env()``, or else ``env()``.
 
     Args:
         module: of PettingZoo ("classic.tictactoe_v3"), or any other ("mpe2.simple_spread_v3").
+        how: ``render_mode``, where it is to be filmed.
 
     Raises:
         MissingExtra: PettingZoo is not installed.
@@ -40,7 +43,7 @@ def make(module: str) -> Any:
     made = getattr(held, "parallel_env", None) or getattr(held, "env", None)
     if not callable(made):
         raise InvalidInput(f"{where}: the module has neither parallel_env() nor env(), as PettingZoo's have")
-    return own.called(made, where)
+    return own.called(partial(made, **how), where)
 
 
 def classes() -> tuple[type, ...]:
@@ -67,11 +70,12 @@ class Game:
         if not names:
             raise Unsupported(f"{name} does not say possible_agents: the rows of a training are as many as those")
         self._spaces = [(env.observation_space(agent), env.action_space(agent)) for agent in names]
-        masked = any(MASK in info for info in self._begin(0).values())
-        seen, acted = zip(*self._spaces)
-        self.agents = Agents.of(name, names, seen, acted, masked, turn)
         self.rows = {agent: k for k, agent in enumerate(names)}
         self._steps = 0
+        infos = self._begin(0)
+        masked = any(MASK in self._info(infos, agent) for agent in infos)
+        seen, acted = zip(*self._spaces)
+        self.agents = Agents.of(name, names, seen, acted, masked, turn)
 
     def reset(self, seed: int, seen: Floats, allowed: Bools) -> None:
         """Start an episode."""
@@ -84,6 +88,10 @@ class Game:
         seen[...] = 0.0
         allowed[...] = True
         self._look(infos, seen, allowed)
+
+    def picture(self) -> Any:
+        """(height, width, 3) uint8 picture of it, of one that ``ZooFactory.filmed`` makes."""
+        return rendered(self.env, self.name)
 
     def close(self) -> None:
         """Give back windows and simulators."""
@@ -106,12 +114,35 @@ class Game:
             raise InvalidInput(f"{self.name}: {', '.join(strange)} not among possible_agents ({known}): the rows of a training are as many as those")
         return [self.rows[agent] for agent in found]
 
+    def _by_agent(self, **parts: Any) -> None:
+        """See that parts of what the environment gave are dicts."""
+        for what, found in parts.items():
+            if not isinstance(found, Mapping):
+                raise InvalidInput(f"{self.name}: {what} are {word(found)} in step {self._steps} of an episode: they must be a dict by agent")
+
+    def _info(self, infos: Mapping[str, Any], agent: str) -> Mapping[str, Any]:
+        """What an agent is told beside; {} where it is told nothing."""
+        found = infos.get(agent, {})
+        if not isinstance(found, Mapping):
+            raise InvalidInput(f"{self.name}, {agent}: info is {word(found)} in step {self._steps} of an episode: it must be a dict")
+        return found
+
+    def _see(self, agents: Iterable[str], observations: Mapping[str, Any]) -> None:
+        """See that these agents, whose episode goes on, got an observation."""
+        missing = [str(agent) for agent in agents if agent not in observations]
+        if missing:
+            given = ", ".join(map(str, observations)) or "nobody"
+            raise InvalidInput(f"{self.name}: {', '.join(missing)} got no observation in step {self._steps} of an episode; only {given} did")
+
     def _gave(self, acted: list[int], rewards: Mapping[str, Any], infos: Mapping[str, Any], reward: Floats, cost: Floats, alive: Bools) -> None:
         """Write what a step gave; whoever did not act gets nothing."""
         reward[...], cost[...], alive[...] = 0.0, 0.0, False
         for k in acted:
             agent = self.agents.names[k]
-            reward[k], cost[k] = earned(rewards.get(agent, 0.0), infos.get(agent, {}).get("cost", 0.0), f"{self.name}, {agent}", self._steps)
+            if agent not in rewards:
+                raise InvalidInput(f"{self.name}, {agent}: it acted and got no reward in step {self._steps} of an episode")
+            paid = self._info(infos, agent).get("cost", 0.0)
+            reward[k], cost[k] = earned(rewards[agent], paid, f"{self.name}, {agent}", self._steps)
             alive[k] = True
 
     def _ended(self, acted: list[int], over: Mapping[str, Any], cut: Mapping[str, Any], terminated: Bools) -> bool:
@@ -138,21 +169,31 @@ class AtOnce(Game):
         """One step of (A, m) physical actions; whether a clock of its own ended the episode."""
         self._steps += 1
         acted, names = self._known(self.env.agents), self.agents.names
-        self._seen, rewards, over, cut, infos = self.env.step({names[k]: self.agents.value(k, action[k]) for k in acted})
+        gave = self.env.step({names[k]: self.agents.value(k, action[k]) for k in acted})
+        if not (isinstance(gave, tuple) and len(gave) == 5):
+            raise InvalidInput(f"{self.name}: step gave {shown(gave)} in step {self._steps} of an episode: {PROMISED}")
+        self._seen, rewards, over, cut, infos = gave
+        self._by_agent(observations=self._seen, rewards=rewards, terminations=over, truncations=cut, infos=infos)
         self._gave(acted, rewards, infos, reward, cost, alive)
         clock = self._ended(acted, over, cut, terminated)
+        self._see((agent for agent, ended in zip(names, terminated.tolist()) if not ended), self._seen)
         self._look(infos, seen, allowed)
         return clock
 
     def _begin(self, seed: int) -> Mapping[str, Any]:
-        self._seen, infos = self.env.reset(seed=seed)
+        gave = self.env.reset(seed=seed)
+        if not (isinstance(gave, tuple) and len(gave) == 2):
+            raise InvalidInput(f"{self.name}: reset gave {shown(gave)}: it must give observations and infos, each a dict by agent")
+        self._seen, infos = gave
+        self._by_agent(observations=self._seen, infos=infos)
+        self._see(self.env.agents, self._seen)
         return dict(infos)
 
     def _look(self, infos: Mapping[str, Any], seen: Floats, allowed: Bools) -> None:
         for k, agent in zip(self._known(self._seen), self._seen):
             self.agents.put(k, self._seen[agent], seen[k], self._steps)
             if self.agents.face.masked:
-                self.agents.allow(k, self._seen[agent], infos.get(agent, {}), allowed[k])
+                self.agents.allow(k, self._seen[agent], self._info(infos, agent), allowed[k])
 
 
 class InTurn(Game):
@@ -172,6 +213,7 @@ class InTurn(Game):
         acted = self._known(agent for agent in env.agents if not (env.terminations[agent] or env.truncations[agent]))
         k = self.rows[env.agent_selection]
         env.step(self.agents.value(k, action[k]))
+        self._states()
         self._gave(acted, env.rewards, env.infos, reward, cost, alive)
         clock = self._ended(acted, env.terminations, env.truncations, terminated)
         while env.agents and (env.terminations[env.agent_selection] or env.truncations[env.agent_selection]):
@@ -182,7 +224,14 @@ class InTurn(Game):
 
     def _begin(self, seed: int) -> Mapping[str, Any]:
         self.env.reset(seed=seed)
+        self._states()
         return dict(self.env.infos)
+
+    def _states(self) -> None:
+        """See that what the environment keeps by agent is kept so."""
+        env = self.env
+        self._known([env.agent_selection] if env.agents else [])
+        self._by_agent(rewards=env.rewards, terminations=env.terminations, truncations=env.truncations, infos=env.infos)
 
     def _look(self, infos: Mapping[str, Any], seen: Floats, allowed: Bools) -> None:
         self._look_at(self._known(self.env.agents), seen, allowed)
@@ -193,7 +242,7 @@ class InTurn(Game):
             acts = agent == self.env.agent_selection
             observation = self.env.observe(agent)
             self.agents.put(k, observation, seen[k], self._steps, acts)
-            self.agents.allow(k, observation, self.env.infos.get(agent, {}), allowed[k], acts)
+            self.agents.allow(k, observation, self._info(self.env.infos, agent), allowed[k], acts)
 
 
 @dataclass(frozen=True)
@@ -202,15 +251,19 @@ class ZooFactory:
 
     Attributes:
         name: for messages.
-        made: gives PettingZoo's.
+        made: gives PettingZoo's, and with ``render_mode`` one that can be filmed.
     """
 
     name: str
-    made: Callable[[], Any]
+    made: Callable[..., Any]
 
     def __call__(self) -> Living:
         """One more."""
         return play(self.made(), self.name)
+
+    def filmed(self) -> ZooFactory:
+        """One whose environments have pictures."""
+        return replace(self, made=with_pictures(self.name, self.made))
 
 
 def play(env: Any, name: str) -> AtOnce | InTurn:

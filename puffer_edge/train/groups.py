@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from puffer_edge.errors import InvalidInput
+from puffer_edge.errors import BundleError, InvalidInput, PufferEdgeError
 from puffer_edge.spaces import Floats
 from puffer_edge.train import iqm
 from puffer_edge.train.curve import Curve
@@ -135,6 +135,25 @@ def find(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return found
 
 
+def load(paths: Sequence[Path]) -> tuple[list[Logged], list[str]]:
+    """Runs with their logs, and why others are left out, in words.
+
+    Raises:
+        InvalidInput: none of them has a log.
+        BundleError: the only one is damaged.
+    """
+    found: list[Logged] = []
+    failed: list[PufferEdgeError] = []
+    for path in paths:
+        try:
+            found.append(Logged.load(path))
+        except (InvalidInput, BundleError) as error:
+            failed.append(error)
+    if failed and not found:
+        raise failed[0]
+    return found, [f"left out: {error}" for error in failed]
+
+
 def groups(logged: Sequence[Logged], metric: str = RETURN, x: X = "steps", smooth: float = 0.0) -> list[Group]:
     """Put runs together.
 
@@ -151,7 +170,8 @@ def groups(logged: Sequence[Logged], metric: str = RETURN, x: X = "steps", smoot
         raise InvalidInput(f"smooth is a weight from 0 to below 1, not {smooth}")
     known = sorted({name for each in logged for row in each.rows for name, value in row.items() if value is not None} - {"steps", "seconds"})
     if metric not in known:
-        raise InvalidInput(f"none of the {len(logged)} runs has a number named {metric!r} yet; there are: {', '.join(known) or 'none'}")
+        damaged = "".join(f"; {len(each.damaged)} lines of {each.run.path / METRICS} are damaged" for each in logged if each.damaged)
+        raise InvalidInput(f"none of the {len(logged)} runs has a number named {metric!r} yet; there are: {', '.join(known) or 'none'}{damaged}")
     together: dict[tuple[str, str], list[Logged]] = {}
     labels = _labels([each.run for each in logged])
     for label, each in zip(labels, logged):

@@ -199,10 +199,10 @@ def test_what_raises_in_an_evaluation_is_named(monkeypatch: pytest.MonkeyPatch) 
         raise SystemExit
 
     monkeypatch.setattr(games.Faulty, "step", leaves)
-    with pytest.raises(WorkerFailed, match=r"games:Faulty raised SystemExit: +\(test_gym.py:\d+\)"):
+    with pytest.raises(WorkerFailed, match=r"games:Faulty: step of instance 1 raised SystemExit: \n.*test_gym\.py, line \d+: raise SystemExit"):
         stepped(environment, 1)
     monkeypatch.setattr(games.Faulty, "reset", leaves)
-    with pytest.raises(WorkerFailed, match="games:Faulty raised SystemExit"):
+    with pytest.raises(WorkerFailed, match="games:Faulty: reset of episode 0 of seed 0 raised SystemExit"):
         stepped(environment, 1)
 
 

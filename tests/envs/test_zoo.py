@@ -145,9 +145,73 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fault", [np.array([np.nan], np.float32), np.array([11.0], np.float32), np.zeros(2, np.float32)])
 def test_an_agents_observation_outside_its_space_is_named(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one, rows = begun(games.Wandering())
-    monkeypatch.setattr(one.env, "_seen", lambda: {"b": fault})
+    monkeypatch.setattr(one.env, "_seen", lambda: {"a": np.zeros(1, np.float32), "b": fault})
     with pytest.raises(InvalidInput, match=r"mine, b: of the observation, the value.* in step 1"):
         rows.step(one, 0, np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "match"),
+    [
+        (0, {"a": np.zeros(1, np.float32)}, r"mine: b got no observation in step 1 of an episode; only a did"),
+        (0, None, r"mine: observations are None in step 1 of an episode: they must be a dict by agent"),
+        (1, 1.0, r"mine: rewards are 1\.0 in step 1"),
+        (1, {"a": 1.0}, r"mine, b: it acted and got no reward in step 1"),
+        (1, {"a": 1.0, "b": None}, r"mine, b: the reward is None in step 1"),
+        (2, False, r"mine: terminations are False in step 1"),
+        (3, None, r"mine: truncations are None in step 1"),
+        (4, None, r"mine: infos are None in step 1"),
+        (4, {"a": None}, r"mine, a: info is None in step 1 of an episode: it must be a dict"),
+        (None, None, r"mine: step gave 4 values \(dict, dict, dict, dict\) in step 1 of an episode: it must give observations, rewards"),
+    ],
+)
+def test_what_a_step_of_many_gave_wrong_is_said(part: int | None, value: Any, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = games.Wandering.step
+
+    def wrong(self: Any, actions: Any) -> Any:
+        gave = list(right(self, actions))
+        if part is None:
+            return (*gave[:3], gave[4])
+        gave[part] = value
+        return tuple(gave)
+
+    monkeypatch.setattr(games.Wandering, "step", wrong)
+    one, rows = begun(games.Wandering())
+    with pytest.raises(InvalidInput, match=match):
+        rows.step(one, 0, np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("gave", "match"),
+    [
+        ({"a": np.zeros(1), "b": np.zeros(1)}, "mine: reset gave one dict: it must give observations and infos, each a dict by agent"),
+        (({"a": np.zeros(1), "b": np.zeros(1)}, None), "mine: infos are None in step 0"),
+        (({"a": np.zeros(1)}, {}), "mine: b got no observation in step 0"),
+        (({"a": np.zeros(1), "b": np.zeros(1)}, {"a": None}), "mine, a: info is None in step 0"),
+    ],
+)
+def test_what_a_reset_of_many_gave_wrong_is_said(gave: Any, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = games.Wandering.reset
+    monkeypatch.setattr(games.Wandering, "reset", lambda self, seed=None, options=None: (right(self), gave)[1])
+    with pytest.raises(InvalidInput, match=match):
+        play(games.Wandering(), "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("agent_selection", "third", r"mine: third not among possible_agents \(first, second\)"),
+        ("infos", {"first": None}, "mine, first: info is None in step 1"),
+        ("rewards", None, "mine: rewards are None in step 1"),
+        ("rewards", {"first": 0.0}, "mine, second: it acted and got no reward in step 1"),
+    ],
+)
+def test_what_a_turn_left_wrong_is_said(name: str, value: Any, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = games.Matches.step
+    monkeypatch.setattr(games.Matches, "step", lambda self, action: (right(self, action), setattr(self, name, value)))
+    one, rows = begun(games.Matches())
+    with pytest.raises(InvalidInput, match=match):
+        rows.step(one, 0, np.zeros((2, 1)))
 
 
 def test_modules() -> None:
