@@ -38,8 +38,8 @@ def imperfect(environment: Environment, imperfections: Imperfections, contract: 
 
     Raises:
         InvalidInput: a name that the environment does not have, or a delay longer than an episode.
-        Unsupported: it is made of numpy functions, has imperfections already, or has several agents and is to hold actions; or it lives, and
-            ``imperfect_living`` says what it cannot have.
+        Unsupported: it is made of numpy functions, has imperfections already, has several agents and is to hold actions, or masks choices
+            and is to hold or delay them; or it lives, and ``imperfect_living`` says what it cannot have.
     """
     if environment.imperfections != Imperfections():
         raise Unsupported(f"{environment.name} has imperfections already")
@@ -51,6 +51,9 @@ def imperfect(environment: Environment, imperfections: Imperfections, contract: 
         return stack(imperfect(inside, imperfections, contract), environment.contract.n_observations // inside.contract.n_observations)
     if environment.agents > 1 and imperfections.hold_steps > 1:
         raise Unsupported(f"{environment.name} has {environment.agents} agents, which may come and go: their actions cannot be held (hold_steps = 1)")
+    if environment.allowed is not None and (imperfections.most_us > 0.0 or imperfections.hold_steps > 1):
+        late = "one that comes late, or is held, may not be allowed by then (delay_us = 0, hold_steps = 1)"
+        raise Unsupported(f"{environment.name} masks its choices: {late}")
     if environment.living is not None:
         return surrounded(environment, imperfections, _contract(environment.contract, imperfections, expected))
     inner = environment.scalars

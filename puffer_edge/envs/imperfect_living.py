@@ -44,8 +44,7 @@ def surrounded(environment: Environment, imperfections: Imperfections, contract:
 
     Raises:
         InvalidInput: a name that the environment does not have, or a delay longer than an episode.
-        Unsupported: it steps all rows in one object, its agents act in turn, its choices are to go through an actuator, or to come late or be
-            held where it masks them.
+        Unsupported: it steps all rows in one object, its agents act in turn, or its choices are to go through an actuator.
     """
     name, c, factory = environment.name, environment.contract, environment.living
     assert factory is not None
@@ -55,8 +54,6 @@ def surrounded(environment: Environment, imperfections: Imperfections, contract:
         raise Unsupported(f"the agents of {name} act in turn: it has no control period that a plant could be late by")
     if c.head in CHOICES and imperfections.actuators:
         raise Unsupported(f"{name} takes choices, which are no quantities: leave out actuators.{', actuators.'.join(imperfections.actuators)}")
-    if environment.allowed is not None and (imperfections.most_us > 0.0 or imperfections.hold_steps > 1):
-        raise Unsupported(f"{name} masks its choices: one that comes late, or is held, may not be allowed by then (delay_us = 0, hold_steps = 1)")
     imperfections.check(c, _numbers(factory) if imperfections.parameters else (), environment.max_steps)
     made = living.environment(
         name,

@@ -409,5 +409,8 @@ def test_what_has_no_scalar_functions_cannot_have_any() -> None:
         imperfect(imperfect(PROBE, late), late)
     with pytest.raises(Unsupported, match="2 agents, which may come and go"):
         imperfect(envs.load("multiagent"), Imperfections(hold_steps=2))
+    for late in (Imperfections(delay_us=1.0), Imperfections(hold_steps=2)):
+        with pytest.raises(Unsupported, match="masked masks its choices: one that comes late"):
+            imperfect(envs.load("masked"), late)
     with pytest.raises(InvalidInput, match="held longer than an episode"):
         imperfect(replace(PROBE, max_steps=3), Imperfections(hold_steps=4))
