@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from puffer_edge.envs import living
 from puffer_edge.envs.actions import Actions
 from puffer_edge.envs.emulation import Layout
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.world import raised
+from puffer_edge.envs.rendering import rendered, with_pictures
+from puffer_edge.envs.world import shown
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
@@ -26,8 +26,6 @@ RATE_HZ = 50.0
 CHECKED = 100
 """Observations of every environment that are compared with its space number by number; later ones by shape, choices and NaN."""
 PROMISED = "it must give observation, reward, terminated, truncated and info, a dict"
-PICTURES = "rgb_array"
-"""The render mode in which an environment gives pictures, without a window."""
 MASK = "action_mask"
 """Key of the observation, or of ``info``, that says which choices are allowed."""
 
@@ -179,18 +177,6 @@ def earned(reward: Any, cost: Any, name: str, step: int) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def shown(gave: Any) -> str:
-    """What a method gave, in a few words: the types of its parts, and small numbers as they are."""
-    if not isinstance(gave, tuple):
-        return f"one {type(gave).__name__}"
-    return f"{len(gave)} values ({', '.join(map(word, gave))})"
-
-
-def word(part: Any) -> str:
-    """A small number as it is, of anything else the type."""
-    return repr(part) if isinstance(part, (bool, int, float)) or part is None else type(part).__name__
-
-
 def layout_of(space: Any, name: str) -> Layout:
     """The layout of an observation space, without a mask in it.
 
@@ -249,45 +235,6 @@ class GymFactory:
             return "cost" in env.step(env.action_space.sample())[4]
         finally:
             env.close()
-
-
-def with_pictures(name: str, made: Callable[..., Any], *about: int) -> Callable[..., Any]:
-    """What makes an environment, for it to be filmed.
-
-    Args:
-        name: of the environment, for messages.
-        made: makes it, and takes ``render_mode``.
-        about: what it takes before.
-
-    Raises:
-        Unsupported: its metadata has no mode that gives pictures.
-    """
-    env = made(*about)
-    modes = (env.metadata or {}).get("render_modes") or ()
-    env.close()
-    if PICTURES not in modes:
-        raise Unsupported(f'{name} has no picture: metadata["render_modes"] names {", ".join(map(str, modes)) or "none"}, a film needs {PICTURES!r}')
-    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame's own choice works too, after a word about the missing display
-    return partial(made, render_mode=PICTURES)
-
-
-def rendered(env: Any, name: str) -> Any:
-    """(height, width, 3) uint8 picture of an environment that was made with the render mode ``PICTURES``.
-
-    Raises:
-        Unsupported: it has none: a package or a driver is missing, or it takes no notice of its mode.
-    """
-    try:
-        gave = env.render()
-    except (Exception, SystemExit) as error:  # what a missing display, driver or package raises is anybody's own
-        hint = " (without a display MuJoCo needs MUJOCO_GL=egl or osmesa, and that library)" if "mujoco" in raised(error).lower() else ""
-        raise Unsupported(f"{name} cannot be filmed{hint}: render raised {raised(error)}") from error
-    picture = np.asarray(gave if not isinstance(gave, (tuple, list)) or not gave else gave[0])  # many rows give one each
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        what = f"{picture.dtype} of shape {picture.shape}" if isinstance(gave, np.ndarray) else shown(gave)
-        raise Unsupported(f"{name} cannot be filmed: render gave {what}, in the mode {PICTURES!r} it must give (height, width, 3) uint8")
-    return picture
 
 
 def wrap(identity: str) -> Environment:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from puffer_edge.envs import living
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.gym import MASK, actions_of, has_mask, layout_of, making, rate_of, rendered, short_name, with_pictures
+from puffer_edge.envs.gym import MASK, actions_of, has_mask, layout_of, making, rate_of, short_name
+from puffer_edge.envs.rendering import rendered, with_pictures
 from puffer_edge.errors import InvalidInput, Unsupported
 from puffer_edge.spaces import Bools, Floats
 

@@ -63,6 +63,18 @@ def raised(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{lines}"
 
 
+def shown(gave: Any) -> str:
+    """What a method gave, in a few words: the types of its parts, and small numbers as they are."""
+    if not isinstance(gave, tuple):
+        return f"one {type(gave).__name__}"
+    return f"{len(gave)} values ({', '.join(map(word, gave))})"
+
+
+def word(part: Any) -> str:
+    """A small number as it is, of anything else the type."""
+    return repr(part) if isinstance(part, (bool, int, float)) or part is None else type(part).__name__
+
+
 class World(Protocol):
     """N environments side by side. Whoever steps them starts a row whose episode has ended before its next step.
 

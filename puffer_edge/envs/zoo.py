@@ -12,8 +12,9 @@ from typing import Any
 from puffer_edge.envs import living
 from puffer_edge.envs.agents import Agents
 from puffer_edge.envs.environment import Environment
-from puffer_edge.envs.gym import MASK, earned, rate_of, rendered, short_name, shown, with_pictures, word
-from puffer_edge.envs.world import Living
+from puffer_edge.envs.gym import MASK, earned, rate_of, short_name
+from puffer_edge.envs.rendering import rendered, with_pictures
+from puffer_edge.envs.world import Living, shown, word
 from puffer_edge.errors import InvalidInput, MissingExtra, Unsupported
 from puffer_edge.spaces import Bools, Floats
 
