@@ -9,11 +9,11 @@ random and fixed, and all rows start again every 64 steps. "plant" is the enviro
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from typing import Any
 
 import numpy as np
+from record import save, show
 
 from puffer_edge import envs
 from puffer_edge.envs.composition import compose
@@ -76,19 +76,15 @@ def rate(environment: Environment, n: int, seconds: float) -> float:
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the table and save it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=[*envs.names(), *envs.sanity_names()])
     parser.add_argument("--rows", type=int, nargs="+", default=[48, 4096])
     parser.add_argument("--seconds", type=float, default=0.3)
     options = parser.parse_args()
-    began = time.perf_counter()
-    import numba
+    import numba  # noqa: F401  it is not a part of what compiling takes
 
-    print(f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, numba {numba.__version__}")
-    print(f"import numba: {time.perf_counter() - began:.2f} s\n")
-    print("| environment | ready after, s | " + " | ".join(f"{n} rows, M steps/s" for n in options.rows) + " |")
-    print("|---|---|" + "---|" * len(options.rows))
+    found: list[dict[str, Any]] = []
     for name in options.names:
         bare = envs.load(name)
         around = [(f"{name}, plant", compose(bare, Shield.build(bare.contract, bare.shield)).environment)]
@@ -98,8 +94,11 @@ def main() -> None:
             spent = time.perf_counter() - began
             assert environment.dynamics is not None and environment.dynamics.native is not None
             how = "cached" if environment.dynamics.native.cached else "compiled"
-            cells = " | ".join(f"{rate(environment, n, options.seconds) / 1e6:.1f}" for n in options.rows)
-            print(f"| {label} | {spent:.2f} {how} | {cells} |", flush=True)
+            rates = {f"steps_per_us_{n}_rows": round(rate(environment, n, options.seconds) / 1e6, 2) for n in options.rows}
+            found.append({"environment": label, "ready_s": round(spent, 2), "how": how, **rates})
+            print(found[-1], flush=True)
+    show("steps through the pointer, one thread, processor time", found)
+    save("environments", settings={"rows": options.rows, "seconds": options.seconds}, rows=found)
 
 
 if __name__ == "__main__":
