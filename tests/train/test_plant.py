@@ -152,13 +152,7 @@ class Cart(gymnasium.Env):
         self.x = min(4.0, max(-4.0, self.x + 0.1 * self.v))
         return np.array([self.x, self.v], np.float32), -abs(self.x), False, False, {"cost": abs(float(action[0]))}
 '''
-LATE = Imperfections(
-    delay_us=30_000,
-    jitter_us=Jitter("uniform", low_us=0, high_us=25_000),
-    pending=2,
-    dropout=0.1,
-    sensors={"o0": Sensor(noise=0.1, bias=0.1, resolution=0.05, stuck=0.02, stuck_steps=3)},
-)
+LATE = replace(PLANT, sensors={"o0": PLANT.sensors["angular_velocity"]}, actuators={}, parameters={})
 WAYS: dict[str, Any] = {"rows": 4, "horizon": 16, "hidden": (8,), "evaluations": 2, "evaluation_episodes": 2}
 
 
